@@ -1,0 +1,78 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/sallyport/sallyport/trust"
+)
+
+// Prefixes of what the authority reads and writes. Control writes identities
+// and federated credentials, the authority alone writes keys and secrets.
+const (
+	IdentityPrefix  = "/identities/"
+	FederatedPrefix = "/federated/"
+	SecretPrefix    = "/secrets/"
+	KeyPrefix       = "/keys/"
+)
+
+// Identity is a principal of the built-in authority, by client id.
+type Identity struct {
+	ClientID, ObjectID, TenantID string
+	Kind                         string // "ManagedIdentity" or "Application"
+	ResourceID                   string // xms_mirid's resource, "" for applications
+	DisplayName                  string
+	Stamp                        Stamp
+}
+
+// Key places an identity.
+func (r Identity) Key() string { return IdentityPrefix + trust.Fold(r.ClientID) }
+
+// Federated says which outside token an identity can be exchanged for.
+type Federated struct {
+	ClientID, Name  string
+	Issuer, Subject string
+	Audiences       []string
+	JWKS            json.RawMessage // keys handed over, when the issuer cannot be reached; else discovered
+	Stamp           Stamp
+}
+
+// Key places a federated credential below its identity.
+func (r Federated) Key() string {
+	return FederatedPrefix + trust.Fold(r.ClientID) + "/" + trust.Fold(r.Name)
+}
+
+// Secret is a client secret's hash.
+type Secret struct {
+	ClientID, ID, Hint string // Hint: its first three characters
+	Hash               []byte
+	Created, Expires   time.Time
+}
+
+// Key places a secret below its identity.
+func (r Secret) Key() string { return SecretPrefix + trust.Fold(r.ClientID) + "/" + trust.Fold(r.ID) }
+
+// SigningKey is a token signing key of the authority, private part sealed.
+type SigningKey struct {
+	KeyID                                     string
+	Algorithm                                 string // RS256 or ES256
+	Public                                    json.RawMessage
+	Sealed                                    []byte
+	Created, NotBefore, RetireAfter, GoneFrom time.Time // published from Created, signs in [NotBefore, RetireAfter), in the key set until GoneFrom
+	Revoked                                   bool
+}
+
+// Key places a signing key.
+func (r SigningKey) Key() string { return KeyPrefix + "tokens/" + r.KeyID }
+
+// SealedKey is any other private key the servers share, by name: CAs and the
+// key that signs mandates.
+type SealedKey struct {
+	Name    string
+	Public  []byte // PEM certificate or public key
+	Sealed  []byte
+	Created time.Time
+}
+
+// Key places a shared key.
+func (r SealedKey) Key() string { return KeyPrefix + "shared/" + r.Name }

@@ -1,0 +1,72 @@
+package store
+
+import (
+	"time"
+
+	"github.com/sallyport/sallyport/trust"
+)
+
+// Prefixes of what is alive and of what agents say.
+const (
+	GatewayPrefix = "/live/gateways/"
+	TunnelPrefix  = "/live/gateways-tunnels/"
+	AgentPrefix   = "/agents/"
+	MandatePrefix = "/mandates/"
+)
+
+// Gateway is a live gateway replica, kept under its lease. Applied is the store
+// revision up to which it has applied changes and cut streams.
+type Gateway struct {
+	Replica, Address, Location string
+	Applied                    int64
+	Started                    time.Time
+}
+
+// Key places a gateway.
+func (r Gateway) Key() string { return GatewayPrefix + r.Replica }
+
+// Tunnel says that a gateway replica holds a tunnel of a cluster, kept under
+// the replica's lease.
+type Tunnel struct {
+	Cluster trust.ClusterUID
+	Replica string
+	Address string // where peers reach that replica
+}
+
+// Key places a tunnel by cluster.
+func (r Tunnel) Key() string { return TunnelPrefix + string(r.Cluster) + "/" + r.Replica }
+
+// Mandate is touched in every transaction that changes what a cluster's agents
+// are told; its mod revision is the revision of the signed state.
+type Mandate struct {
+	Cluster trust.ClusterUID
+}
+
+// Key places a mandate.
+func (r Mandate) Key() string { return MandatePrefix + string(r.Cluster) }
+
+// AgentStatus is what control last heard from one of a cluster's two agents.
+type AgentStatus struct {
+	Cluster  trust.ClusterUID
+	Agent    string // "proxy" or "reconciler"
+	Instance string // of the reporting process
+	Version  string
+	Epoch    int64
+	Revision int64 // the mandate revision it has applied
+	Seen     time.Time
+	Report   []byte // the reconciler's mandate.Report, JSON; empty for the proxy agent
+}
+
+// Key places a status by cluster and agent.
+func (r AgentStatus) Key() string { return AgentPrefix + string(r.Cluster) + "/" + r.Agent }
+
+// Installation is this installation's own identity, written once at first
+// start. Epoch grows when a store is restored from a copy.
+type Installation struct {
+	TenantID string
+	Epoch    int64
+	Created  time.Time
+}
+
+// Key places the one installation record.
+func (Installation) Key() string { return "/installation" }
