@@ -1,0 +1,41 @@
+# Sallyport. `make` or `make help` lists the targets.
+SHELL    := /bin/bash
+GOTEST   := go run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails --hide-summary=output --
+# The race detector needs a C compiler.
+RACE     := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
+export CGO_ENABLED ?= $(if $(RACE),1,0)
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## build, start everything with a real API server, tell the story of one binding, leave it running
+	@go run ./cmd/sallyport up
+
+down: ## stop what `make up` started and remove its folder
+	@go run ./cmd/sallyport down
+
+demo: ## the same story, every step checked, torn down at the end
+	@go run ./cmd/sallyport demo
+
+test: ## unit tests, and tests on a real API server (on real nodes too, as root with containerd)
+	@gofmt -l $$(git ls-files '*.go') | (! grep .) || { echo 'run gofmt -w on these files'; exit 1; }
+	go vet ./...
+	$(GOTEST) $(RACE) -timeout 20m ./...
+	cd parity && $(GOTEST) -timeout 20m ./...
+	cd bench && go vet ./...
+
+bench: ## requests per second and CPU: direct, a bare relay, Sallyport
+	cd bench && go run . 
+
+lint: ## the linters of .golangci.yml
+	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.6.2 run ./...
+
+build: ## the binaries, into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+clean: ## remove bin/
+	rm -rf bin
+
+.PHONY: help up down demo test bench lint build clean
