@@ -1,0 +1,49 @@
+package up
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPlanStopsBeforeBuildingWhenSomethingIsMissing(t *testing.T) {
+	p := &plan{Folder: "/somewhere", Build: true}
+	p.check(resources{disk: 1 << 30, memory: 1 << 30})
+	err := p.err()
+	if err == nil || !strings.Contains(err.Error(), "disk: 1.0 GiB free at /somewhere, 4.4 GiB needed") || !strings.Contains(err.Error(), "memory: 1.0 GiB free, 3.0 GiB needed") {
+		t.Errorf("got %v", err)
+	}
+	p = &plan{Folder: "/somewhere"}
+	p.check(resources{disk: 1 << 30, memory: 1 << 30})
+	p.check(resources{})
+	if err := p.err(); err != nil {
+		t.Errorf("enough, or unknown, must not stop: %v", err)
+	}
+}
+
+func TestTellerShowsCommandResultAndTime(t *testing.T) {
+	clock := time.Unix(0, 0)
+	var out strings.Builder
+	tell := &teller{out: &out, now: func() time.Time { clock = clock.Add(750 * time.Millisecond); return clock }}
+	if err := tell.step("The service asks", "kubectl get pods", func() (verdict, error) { return verdict{false, "403\nno binding"}, nil }); err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("no server")
+	if err := tell.step("Again", "", func() (verdict, error) { return verdict{}, broken }); err != broken {
+		t.Errorf("got %v, want the step's own error", err)
+	}
+	want := "\n 1. The service asks\n    $ kubectl get pods\n    refused 403\n    no binding (750 ms)\n\n 2. Again\n    failed: no server\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &out, want)
+	}
+}
+
+func TestMachineFiguresAreReal(t *testing.T) {
+	if memoryFree() == 0 && diskFree("/") == 0 {
+		t.Skip("this system says neither")
+	}
+	if d := diskFree("/no/such/folder/at/all"); d != diskFree("/") && d == 0 {
+		t.Errorf("disk of a folder that does not exist yet: %d", d)
+	}
+}
