@@ -7,13 +7,16 @@ import (
 	"github.com/sallyport/sallyport/trust"
 )
 
-// Prefixes of what the authority reads and writes. Control writes identities
-// and federated credentials, the authority alone writes keys and secrets.
+// Prefixes of what the authority reads and writes. Control writes identities,
+// federated credentials and the shared keys; the authority alone writes its
+// signing keys and secrets.
 const (
-	IdentityPrefix  = "/identities/"
-	FederatedPrefix = "/federated/"
-	SecretPrefix    = "/secrets/"
-	KeyPrefix       = "/keys/"
+	IdentityPrefix   = "/identities/"
+	FederatedPrefix  = "/federated/"
+	SecretPrefix     = "/secrets/"
+	KeyPrefix        = "/keys/"
+	SigningKeyPrefix = KeyPrefix + "tokens/"
+	SharedKeyPrefix  = KeyPrefix + "shared/"
 )
 
 // Identity is a principal of the built-in authority, by client id.
@@ -63,7 +66,7 @@ type SigningKey struct {
 }
 
 // Key places a signing key.
-func (r SigningKey) Key() string { return KeyPrefix + "tokens/" + r.KeyID }
+func (r SigningKey) Key() string { return SigningKeyPrefix + r.KeyID }
 
 // SealedKey is any other private key the servers share, by name: CAs and the
 // key that signs mandates.
@@ -75,4 +78,4 @@ type SealedKey struct {
 }
 
 // Key places a shared key.
-func (r SealedKey) Key() string { return KeyPrefix + "shared/" + r.Name }
+func (r SealedKey) Key() string { return SharedKeyPrefix + r.Name }

@@ -6,10 +6,12 @@ import (
 	"github.com/sallyport/sallyport/trust"
 )
 
-// Prefixes of what is alive and of what agents say.
+// Prefixes of what is alive and of what agents say. Gateways write below
+// "/live/gateways/" and nowhere else.
 const (
-	GatewayPrefix = "/live/gateways/"
-	TunnelPrefix  = "/live/gateways-tunnels/"
+	GatewayPrefix = "/live/gateways/replicas/"
+	TunnelPrefix  = "/live/gateways/tunnels/"
+	RunnerPrefix  = "/live/operations/"
 	AgentPrefix   = "/agents/"
 	MandatePrefix = "/mandates/"
 )
@@ -70,3 +72,13 @@ type Installation struct {
 
 // Key places the one installation record.
 func (Installation) Key() string { return "/installation" }
+
+// Run says which server runs an operation, kept under that server's lease: while
+// the key is there nobody else may.
+type Run struct {
+	Operation, Replica string
+	Started            time.Time
+}
+
+// Key places a run by its operation.
+func (r Run) Key() string { return RunnerPrefix + trust.Fold(r.Operation) }
