@@ -1,0 +1,122 @@
+package tunnel
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// closeGrace is how long a TLS close may try to say goodbye.
+const closeGrace = 250 * time.Millisecond
+
+// watchedConn is what both HTTP/2 implementations get instead of the
+// connection itself: it hides *tls.Conn (net/http serves a TLS connection
+// with an ALPN name of its own as HTTP/1), tells when it was closed, keeps
+// the reason, and closes in bounded time.
+type watchedConn struct {
+	net.Conn
+	once   sync.Once
+	closed chan struct{} // closed when the connection is closed
+
+	mu    sync.Mutex
+	cause error // the first error of a read or write
+}
+
+func watch(conn net.Conn) *watchedConn {
+	return &watchedConn{Conn: conn, closed: make(chan struct{})}
+}
+
+func (c *watchedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.note(err)
+	}
+	return n, err
+}
+
+func (c *watchedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.note(err)
+	}
+	return n, err
+}
+
+func (c *watchedConn) note(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == nil {
+		c.cause = err
+	}
+}
+
+// reason is the first error that this connection met, nil when it was closed
+// from this side first.
+func (c *watchedConn) reason() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if errors.Is(c.cause, net.ErrClosed) {
+		return nil
+	}
+	return c.cause
+}
+
+// Close may be called by anyone, any number of times. A TLS connection to a
+// peer that does not read would block in its goodbye for seconds.
+func (c *watchedConn) Close() error {
+	var err error
+	c.once.Do(func() {
+		if under, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
+			t := time.AfterFunc(closeGrace, func() { _ = under.NetConn().Close() })
+			defer t.Stop()
+		}
+		err = c.Conn.Close()
+		close(c.closed)
+	})
+	return err
+}
+
+// abortConn closes a connection at once: what the kernel has not sent yet is
+// dropped, the peer sees a reset.
+func abortConn(conn net.Conn) {
+	for {
+		under, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		conn = under.NetConn()
+	}
+	if tcp, ok := conn.(interface{ SetLinger(sec int) error }); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
+// oneConn is a listener that yields one connection and then blocks until
+// closed.
+type oneConn struct {
+	conn  chan net.Conn
+	done  chan struct{}
+	close func()
+	addr  net.Addr
+}
+
+func listenOne(conn net.Conn) *oneConn {
+	l := &oneConn{conn: make(chan net.Conn, 1), done: make(chan struct{}), addr: conn.LocalAddr()}
+	l.close = sync.OnceFunc(func() { close(l.done) })
+	l.conn <- conn
+	return l
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *oneConn) Close() error   { l.close(); return nil }
+func (l *oneConn) Addr() net.Addr { return l.addr }

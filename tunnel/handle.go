@@ -1,0 +1,220 @@
+package tunnel
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// ErrEnded is returned by a Handle that End or Done came before.
+var ErrEnded = errors.New("request has ended")
+
+// longAgo as a deadline fails every read and write, blocked ones included.
+var longAgo = time.Unix(1, 0)
+
+// A Handle is one running request of an http.Handler, with everything it
+// holds, that may be ended from outside at any moment. Both the gateway (for
+// the caller's request) and the agent (for a request from the tunnel) make one
+// per request:
+//
+//	h := tunnel.NewHandle(w, r)
+//	defer h.Done()
+//	proxy.ServeHTTP(w, r.WithContext(h.Context()))
+//
+// Cancelling a context is not enough, hence Handle: in Go's HTTP/2 a writer
+// whose reader pauses, a request body that nothing arrives on and an upgraded
+// connection stay blocked; and after Hijack net/http cancels the request's
+// context as soon as the caller closes its sending direction.
+type Handle struct {
+	ctx    context.Context // of its own: cancelled by End, Done, or the caller's going away before a Hijack
+	cancel context.CancelCauseFunc
+	detach func() bool // stops following the request's context
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	body   io.Closer
+	raw    *rawRequest // not nil for an upgrade that came through the tunnel
+
+	mu      sync.Mutex // guards what follows, and orders End, Hijack, Upgrade and Done
+	ended   bool
+	done    bool
+	conn    net.Conn // hijacked
+	closers []io.Closer
+	closing sync.WaitGroup
+}
+
+// NewHandle takes charge of a request. It must be called in the handler, with
+// its own w and r (or wrappers with Unwrap), and Done must be called before
+// the handler returns.
+func NewHandle(w http.ResponseWriter, r *http.Request) *Handle {
+	h := &Handle{w: w, rc: http.NewResponseController(w), body: r.Body}
+	h.ctx, h.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
+	h.raw, _ = r.Context().Value(rawKey{}).(*rawRequest)
+	if h.raw != nil {
+		h.body = h.raw.body
+	}
+	h.detach = context.AfterFunc(r.Context(), func() { h.End(context.Cause(r.Context())) })
+	return h
+}
+
+// Context is cancelled when the request ends; context.Cause tells why. It
+// carries the values of the request's context and outlives a Hijack.
+func (h *Handle) Context() context.Context { return h.ctx }
+
+// IsUpgrade reports whether the request came through OpenRaw, so that Upgrade
+// may be called.
+func (h *Handle) IsUpgrade() bool { return h.raw != nil }
+
+// End ends the request now, whatever it waits for: the context is cancelled
+// with cause, reads and writes towards the caller fail from here on, a
+// hijacked connection is reset, both bodies and everything given to Add are
+// closed. When End returns, no further byte is written to the caller; closing
+// the rest goes on and Done waits for it. Only the first End counts; it may
+// come from any goroutine, and does nothing after Done.
+func (h *Handle) End(cause error) {
+	if cause == nil {
+		cause = context.Canceled
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended || h.done {
+		return
+	}
+	h.ended = true
+	h.cancel(cause)
+	if h.conn != nil {
+		abortConn(h.conn)
+	} else {
+		// Writes first: they are what must stop. A writer that has neither
+		// (a recorder in a test) has nothing that could block.
+		_ = h.rc.SetWriteDeadline(longAgo)
+		_ = h.rc.SetReadDeadline(longAgo)
+	}
+	// Closing may wait for a writer elsewhere (Go's HTTP/2 transport takes
+	// the connection's write lock), so it never holds up the caller of End.
+	for _, c := range append(h.closers, h.body) {
+		h.closeLater(c, cause)
+	}
+	h.closers = nil
+}
+
+// closeLater needs h.mu.
+func (h *Handle) closeLater(c io.Closer, cause error) {
+	if c == nil {
+		return
+	}
+	h.closing.Go(func() {
+		if s, ok := c.(*Stream); ok {
+			s.End(cause)
+			return
+		}
+		_ = c.Close()
+	})
+}
+
+// Add puts something under the handle, to be closed by End or Done: an
+// upstream connection, a *Stream. After End it is closed at once.
+func (h *Handle) Add(c io.Closer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended || h.done {
+		h.closeLater(c, context.Cause(h.ctx))
+		return
+	}
+	h.closers = append(h.closers, c)
+}
+
+// Done lets go of the request: the handler is about to return. It closes what
+// Add took and a hijacked connection, and waits for what End started.
+func (h *Handle) Done() {
+	h.detach()
+	h.mu.Lock()
+	h.done = true
+	if !h.ended {
+		for _, c := range h.closers {
+			h.closeLater(c, nil)
+		}
+		h.closers = nil
+		if h.conn != nil {
+			conn := h.conn
+			h.closing.Go(func() { _ = watch(conn).Close() })
+		}
+	}
+	h.mu.Unlock()
+	h.closing.Wait()
+	h.cancel(context.Canceled)
+}
+
+// Hijack takes the caller's connection over, as http.Hijacker; without
+// deadlines, and under the handle: End resets it, Done closes it. The handle's
+// context no longer follows the request's, which net/http cancels when the
+// caller half-closes.
+func (h *Handle) Hijack() (*Conn, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended || h.done {
+		return nil, ErrEnded
+	}
+	conn, rw, err := h.rc.Hijack()
+	if err != nil {
+		return nil, fmt.Errorf("hijack: %w", err)
+	}
+	h.detach()
+	h.conn = conn
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("hijack: clear deadlines: %w", err)
+	}
+	return &Conn{Conn: conn, buffered: rw.Reader}, nil
+}
+
+// Upgrade answers an upgrade that came through OpenRaw: header goes to the
+// gateway as that of a 101 answer, then both directions are raw bytes. The
+// Upgrade value comes from header, or is the requested one. The stream is
+// under the handle.
+func (h *Handle) Upgrade(header http.Header) (*Stream, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended || h.done {
+		return nil, ErrEnded
+	}
+	if h.raw == nil {
+		return nil, errors.New("upgrade: the request is not one")
+	}
+	s, err := h.raw.accept(header)
+	if err != nil {
+		return nil, fmt.Errorf("upgrade: %w", err)
+	}
+	h.closers = append(h.closers, s)
+	return s, nil
+}
+
+// Conn is a hijacked connection: reads begin with what net/http had read
+// ahead.
+type Conn struct {
+	net.Conn
+	buffered *bufio.Reader
+}
+
+// Read implements io.Reader.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.buffered != nil {
+		if n := c.buffered.Buffered(); n > 0 {
+			return c.buffered.Read(p[:min(n, len(p))])
+		}
+		c.buffered = nil
+	}
+	return c.Conn.Read(p)
+}
+
+// CloseWrite ends the sending direction and leaves the other one open.
+func (c *Conn) CloseWrite() error {
+	if half, ok := c.Conn.(halfCloser); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
