@@ -46,9 +46,6 @@ type Batch struct {
 	Fresh time.Time
 }
 
-// progressEvery is how often a watch asks the store for its progress.
-const progressEvery = time.Second
-
 // Watch delivers the changes of a prefix. It takes up by itself after a lost
 // connection or leader, without loss; until then no Batch comes and Fresh grows
 // old.
@@ -60,15 +57,16 @@ type Watch struct {
 
 	// Used by the watch's own goroutine only.
 	store     *Store
-	delivered int64 // every change up to here is delivered
-	asked     time.Time
+	delivered int64         // every change up to here is delivered
+	asked     time.Time     // when the oldest question without an answer was put
+	patience  time.Duration // how long a stream may be silent after a question
 }
 
 // Watch delivers every change of what prefix means (see List) after the given
 // revision, until ctx or the store ends; revision 0 means from now on. The
 // caller receives from Batches until it is closed and then looks at Err.
 func (s *Store) Watch(ctx context.Context, prefix string, after int64) *Watch {
-	w := &Watch{prefix: prefix, batches: make(chan Batch), store: s, delivered: after}
+	w := &Watch{prefix: prefix, batches: make(chan Batch), store: s, delivered: after, patience: progressEvery}
 	// A stream of its own: progress is told per stream, and one watch that
 	// lags must not hold back the others'.
 	id := strconv.FormatInt(s.watches.Add(1), 10)
@@ -120,7 +118,7 @@ func (w *Watch) run(ctx context.Context) error {
 		if errors.Is(err, ErrCompacted) || errors.Is(err, ErrPermission) {
 			return fmt.Errorf("watch %s: %w", w.prefix, err)
 		}
-		w.store.log.Warn("watch interrupted", "prefix", w.prefix, "error", err)
+		w.store.log.Debug("watch taken up again", "prefix", w.prefix, "error", err)
 		if w.delivered != before {
 			pause = first
 		}
@@ -132,55 +130,83 @@ func (w *Watch) run(ctx context.Context) error {
 	}
 }
 
+// How a stream asks for progress. etcd does not answer a watch that still
+// catches up, nor, until the next write, one that starts after the store's
+// newest revision; the client library resumes such a one after a reconnect. So
+// a stream starts at what is delivered already, and one that stays silent after
+// a question is replaced, each time after twice the wait.
+const (
+	progressEvery = time.Second            // between answer and question
+	progressFirst = 100 * time.Millisecond // between questions before the first answer: etcd's own pace of catching up
+	mostPatience  = 8 * time.Second
+)
+
 // stream runs one watch of etcd's until it ends, and returns why.
 func (w *Watch) stream(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	from, end := span(w.prefix)
-	responses := w.store.client.Watch(ctx, from, clientv3.WithRange(end), clientv3.WithRev(w.delivered+1),
-		clientv3.WithPrevKV(), clientv3.WithCreatedNotify())
-	tick := time.NewTicker(progressEvery)
-	defer tick.Stop()
+	responses := w.store.client.Watch(ctx, from, clientv3.WithRange(end), clientv3.WithRev(w.delivered),
+		clientv3.WithPrevKV())
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	pause := progressFirst
+	heard := w.store.now()
 	w.asked = time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-timer.C:
+			if !w.asked.IsZero() && w.store.now().Sub(later(heard, w.asked)) >= w.patience {
+				w.patience = min(2*w.patience, mostPatience)
+				return errSilent
+			}
 			w.ask(ctx)
+			timer.Reset(pause)
 		case r, ok := <-responses:
 			if !ok {
-				return trust.Errorf(trust.Unavailable, "etcd ended the watch")
+				return errSilent
 			}
 			if err := r.Err(); err != nil {
 				return err
 			}
-			if r.Created {
-				w.ask(ctx)
-				continue
-			}
 			if err := w.deliver(ctx, r); err != nil {
 				return err
+			}
+			heard = w.store.now()
+			if r.IsProgressNotify() {
+				pause, w.patience = progressEvery, progressEvery
+				timer.Reset(pause)
 			}
 		}
 	}
 }
 
+// errSilent ends a stream that has nothing to say.
+var errSilent error = trust.Errorf(trust.Unavailable, "etcd does not answer the watch")
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // ask requests a progress report, on the context that the watch itself runs on:
-// with any other it would be asked for another stream.
+// with any other it would be asked for another stream. The time of the oldest
+// question without an answer is kept.
 func (w *Watch) ask(ctx context.Context) {
-	// etcd drops the question while the watch still catches up; one that old
-	// will not be answered any more.
-	const dropped = 3 * progressEvery
-	now := w.store.now()
-	if ctx.Err() != nil || !w.asked.IsZero() && now.Sub(w.asked) < dropped {
+	if ctx.Err() != nil {
 		return
 	}
-	w.asked = now
+	if w.asked.IsZero() {
+		w.asked = w.store.now()
+	}
 	actx, cancel := context.WithTimeout(ctx, progressEvery/2)
 	defer cancel()
-	if err := w.store.client.RequestProgress(actx); err != nil {
-		w.asked = time.Time{}
+	if err := w.store.client.RequestProgress(actx); err != nil && ctx.Err() == nil {
+		w.store.log.Debug("watch progress not asked", "prefix", w.prefix, "error", err)
 	}
 }
 
@@ -201,6 +227,9 @@ func (w *Watch) deliver(ctx context.Context, r clientv3.WatchResponse) error {
 	} else {
 		// While a watch catches up the header is ahead of the events.
 		b.Revision = r.Events[len(r.Events)-1].Kv.ModRevision
+		if b.Revision <= w.delivered {
+			return nil
+		}
 		b.Events = w.events(r.Events)
 	}
 	b.Fresh = w.LastProgress()
@@ -217,7 +246,7 @@ func (w *Watch) deliver(ctx context.Context, r clientv3.WatchResponse) error {
 func (w *Watch) events(in []*clientv3.Event) []Event {
 	out := make([]Event, 0, len(in))
 	for _, e := range in {
-		if !within(w.prefix, string(e.Kv.Key)) {
+		if e.Kv.ModRevision <= w.delivered || !within(w.prefix, string(e.Kv.Key)) {
 			continue
 		}
 		ev := Event{Type: EventPut, Key: string(e.Kv.Key), Value: e.Kv.Value, Revision: e.Kv.ModRevision, Created: e.Kv.CreateRevision}
