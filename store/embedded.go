@@ -116,9 +116,8 @@ func (e *embedded) start(ctx context.Context, cfg *embed.Config) error {
 		r.etcd, r.err = embed.StartEtcd(cfg)
 	}()
 	unavailable := func(err error) error {
-		t := trust.Errorf(trust.Unavailable, "the store in %s cannot be opened", e.dir)
-		t.Hint = "look at the disk's free space and at the permissions of the directory"
-		return t.Because(err)
+		return away(err, "look at the disk's free space and at the permissions of the directory",
+			"the store in %s cannot be opened", e.dir)
 	}
 	r := <-started // not ended by ctx: a half-started etcd cannot be stopped
 	select {
@@ -142,10 +141,21 @@ func (e *embedded) start(ctx context.Context, cfg *embed.Config) error {
 	}
 }
 
-// tidy gives back the space that compactions freed and clears the alarm of a
-// full store, if it is not full any more. A failure is logged: the store works
-// without.
+// tidy gives back the space that compactions freed, clears the alarm of a full
+// store if it is not full any more, and revokes the leases: whoever held one
+// died with the process that had the directory before. A failure is logged: the
+// store works without.
 func (e *embedded) tidy(ctx context.Context, log *slog.Logger) {
+	leases, err := e.client.Leases(ctx)
+	if err != nil {
+		log.Warn("leases not listed", "error", err)
+		leases = &clientv3.LeaseLeasesResponse{}
+	}
+	for _, l := range leases.Leases {
+		if _, err := e.client.Revoke(ctx, l.ID); err != nil {
+			log.Warn("lease not revoked", "error", err)
+		}
+	}
 	status, err := e.client.Status(ctx, "")
 	if err != nil {
 		log.Warn("store size unknown", "error", err)
@@ -173,15 +183,13 @@ func (e *embedded) tidy(ctx context.Context, log *slog.Logger) {
 func (e *embedded) room() error {
 	free, err := freeBytes(e.dir)
 	if err != nil {
-		return trust.Errorf(trust.Unavailable, "the store's disk cannot be looked at").Because(err)
+		return away(err, "", "the store's disk cannot be looked at")
 	}
 	if free >= e.reserve {
 		return nil
 	}
-	t := trust.Errorf(trust.Unavailable, "the disk of the data directory is full: %d MiB free, %d MiB needed to write safely",
-		free>>20, e.reserve>>20)
-	t.Hint = "free space on the disk of " + e.dir + "; nothing needs a restart"
-	return t
+	return away(nil, "free space on the disk of "+e.dir+"; nothing needs a restart",
+		"the disk of the data directory is full: %d MiB free, %d MiB needed to write safely", free>>20, e.reserve>>20)
 }
 
 // stop stops etcd, waits for it and gives the directory free.
@@ -200,7 +208,7 @@ func (e *embedded) stop() error {
 		case <-done:
 		case <-timer.C:
 			// The lock stays with the process: what hangs may still write.
-			return trust.Errorf(trust.Unavailable, "the embedded etcd did not stop within %s", stopTime)
+			return away(nil, "", "the embedded etcd did not stop within %s", stopTime)
 		}
 	}
 	if err := e.lock.Close(); err != nil {

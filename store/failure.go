@@ -22,6 +22,10 @@ var (
 	ErrCompacted = errors.New("revision is compacted")
 	// ErrPermission: this server's etcd user may not touch the key.
 	ErrPermission = errors.New("the store's user lacks the permission")
+	// ErrUnavailable: the store was away, too slow or full; the same call may
+	// work later. In every error of kind Unavailable that the store makes
+	// itself.
+	ErrUnavailable = errors.New("store is unavailable")
 	// ErrLeaseLost: the lease of an operation or a Lease has ended.
 	ErrLeaseLost = errors.New("lease is lost")
 )
@@ -70,6 +74,16 @@ func (s *Store) failed(ctx context.Context, what string, err error) error {
 	return fmt.Errorf("%s: %w", what, translate(err))
 }
 
+// away is an error of the store's own of kind Unavailable; cause may be nil.
+func away(cause error, hint, format string, args ...any) error {
+	e := trust.Errorf(trust.Unavailable, format, args...)
+	e.Hint, e.Err = hint, ErrUnavailable
+	if cause != nil {
+		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, cause)
+	}
+	return e
+}
+
 // translate gives an error of the etcd client its kind.
 func translate(err error) error {
 	err = rpctypes.Error(err)
@@ -83,19 +97,17 @@ func translate(err error) error {
 	}
 	switch {
 	case is(rpctypes.ErrCompacted):
-		return joined(trust.Errorf(trust.Unavailable, "the store no longer has that revision"), ErrCompacted)
+		return away(ErrCompacted, "", "the store no longer has that revision")
 	case is(rpctypes.ErrPermissionDenied):
-		return joined(trust.Errorf(trust.Internal, "the store's user may not do this"), ErrPermission)
+		return trust.Errorf(trust.Internal, "the store's user may not do this").Because(ErrPermission)
 	case is(rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound):
-		e := trust.Errorf(trust.Unavailable, "the store does not accept this server's user and password")
-		e.Hint = "check the etcd user and password in the server's configuration"
-		return e.Because(err)
+		return away(err, "check the etcd user and password in the server's configuration",
+			"the store does not accept this server's user and password")
 	case is(rpctypes.ErrLeaseNotFound, rpctypes.ErrLeaseExist):
-		return joined(trust.Errorf(trust.Unavailable, "this server's lease in the store has ended"), ErrLeaseLost)
+		return away(ErrLeaseLost, "", "this server's lease in the store has ended")
 	case is(rpctypes.ErrNoSpace):
-		e := trust.Errorf(trust.Unavailable, "the store is full: etcd's quota is used up")
-		e.Hint = "restart the server to defragment an embedded store; for an etcd cluster: etcdctl defrag, then etcdctl alarm disarm"
-		return e.Because(err)
+		return away(err, "restart the server to defragment an embedded store; for an etcd cluster: etcdctl defrag, then etcdctl alarm disarm",
+			"the store is full: etcd's quota is used up")
 	case is(rpctypes.ErrRequestTooLarge):
 		return trust.Errorf(trust.TooLarge, "the record is too large for the store").Because(err)
 	case is(rpctypes.ErrTooManyOps):
@@ -103,9 +115,9 @@ func translate(err error) error {
 		e.Hint = "run the etcd cluster with --max-txn-ops=4096"
 		return e.Because(err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return trust.Errorf(trust.Unavailable, "the store did not answer in time").Because(err)
+		return away(err, "", "the store did not answer in time")
 	case errors.Is(err, context.Canceled):
-		return trust.Errorf(trust.Unavailable, "the store ended the call").Because(err)
+		return away(err, "", "the store ended the call")
 	}
 	code := status.Code(err)
 	var etcd rpctypes.EtcdError
@@ -114,10 +126,7 @@ func translate(err error) error {
 	}
 	switch code {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted:
-		return trust.Errorf(trust.Unavailable, "the store is not reachable").Because(err)
+		return away(err, "", "the store is not reachable")
 	}
 	return trust.Errorf(trust.Internal, "the store refused the call").Because(err)
 }
-
-// joined gives e the sentinel as its cause.
-func joined(e *trust.Error, sentinel error) error { return e.Because(sentinel) }

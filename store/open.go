@@ -148,15 +148,13 @@ func (s *Store) Err() error {
 // fail marks the store as unusable: etcd met an error that it cannot continue
 // after.
 func (s *Store) fail(message string, cause error) {
-	err := trust.Errorf(trust.Unavailable, "the store has stopped: %s", message)
-	err.Hint = "look at the disk of the data directory, then start the server again; nothing acknowledged is lost"
-	err.Err = cause
-	s.cancel(err)
+	s.cancel(away(cause, "look at the disk of the data directory, then start the server again; nothing acknowledged is lost",
+		"the store has stopped: %s", message))
 	s.log.Error("store failed", "reason", message, "error", cause)
 }
 
 // errClosed is the cause after Close.
-var errClosed error = trust.Errorf(trust.Unavailable, "the store is closed")
+var errClosed = away(nil, "", "the store is closed")
 
 // call prepares the context of one round trip: it ends with ctx, with the
 // store, and after the store's timeout.

@@ -10,6 +10,14 @@ import (
 // OperationPrefix holds long-running operations.
 const OperationPrefix = "/operations/"
 
+// The states of an operation; all but the first are final.
+const (
+	OperationInProgress = "InProgress"
+	OperationSucceeded  = "Succeeded"
+	OperationFailed     = "Failed"
+	OperationCanceled   = "Canceled"
+)
+
 // Operation is a long-running operation: stored before it starts, finished by
 // whichever server holds its lease.
 type Operation struct {
@@ -19,7 +27,7 @@ type Operation struct {
 	Location     string
 	Target       string // resource id it works on
 	Caller       string // oid of who asked
-	Status       string // InProgress, Succeeded, Failed, Canceled
+	Status       string // one of the four above
 	Started      time.Time
 	Ended        time.Time
 	Problem      *Failure `json:",omitempty"`
@@ -29,3 +37,6 @@ type Operation struct {
 
 // Key places an operation.
 func (r Operation) Key() string { return OperationPrefix + trust.Fold(r.ID) }
+
+// Done tells whether the operation has ended.
+func (r Operation) Done() bool { return r.Status != OperationInProgress }

@@ -10,8 +10,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
-
-	"github.com/sallyport/sallyport/trust"
 )
 
 // EventType tells what happened to a key.
@@ -184,7 +182,7 @@ func (w *Watch) stream(ctx context.Context) error {
 }
 
 // errSilent ends a stream that has nothing to say.
-var errSilent error = trust.Errorf(trust.Unavailable, "etcd does not answer the watch")
+var errSilent = errors.New("etcd does not answer the watch")
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
