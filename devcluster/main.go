@@ -12,11 +12,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	_ "time/tzdata" // time zones for CronJobs on machines without zoneinfo
 
 	"github.com/spf13/cobra"
@@ -46,7 +44,6 @@ var calls = map[string]func() int{
 	"kubelet":                 component(func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }),
 	"kube-proxy":              component(proxy.NewProxyCommand),
 	"kubectl":                 runKubectl,
-	"pause":                   runPause,
 }
 
 func main() {
@@ -84,13 +81,5 @@ func runKubectl() int {
 	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 		kubectlutil.CheckErr(err)
 	}
-	return 0
-}
-
-// runPause holds a pod's namespaces: it waits for SIGTERM or SIGINT.
-func runPause() int {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	<-stop
 	return 0
 }
