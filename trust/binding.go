@@ -27,6 +27,7 @@ type Caller struct {
 	Audience   string    // the token's one audience
 	TokenID    string    // uti or jti, for audit
 	KeyID      string    // kid of the key that signed the token
+	Credential string    // built-in authority: what the token was exchanged for; removing that ends the token
 	Expires    time.Time // exp
 }
 
