@@ -33,9 +33,9 @@ var arrows = map[string]string{
 	"authority":       "trust store authn internal/seal",
 	"control":         "trust arm store operation mandate authn internal/pki internal/seal",
 	"gateway":         "trust request authn tunnel store audit",
-	"client":          "trust arm mandate",
-	"agent/proxy":     "trust request rbac mandate tunnel client",
-	"agent/reconcile": "trust rbac mandate client",
+	"client":          "trust arm mandate internal/pki",
+	"agent/proxy":     "trust request rbac mandate tunnel",
+	"agent/reconcile": "trust rbac mandate",
 	"deploy":          "trust rbac",
 
 	"internal/pki":        "",

@@ -25,9 +25,9 @@ type Control interface {
 	// reconnects by itself until ctx ends. take's error ends the connection it
 	// came on: the state was not what it should be.
 	States(ctx context.Context, held func() mandate.Floor, take func(signed []byte) error) error
-	// Answer sends a nonce and what this agent has applied, and returns the
+	// Ask sends a nonce and what this agent has applied, and returns the
 	// signed answer.
-	Answer(ctx context.Context, nonce string, applied mandate.Floor) ([]byte, error)
+	Ask(ctx context.Context, nonce string, applied mandate.Floor) ([]byte, error)
 }
 
 // Config is what a Proxy needs; every field without a default must be set.
@@ -165,7 +165,7 @@ func (p *Proxy) askNonces(ctx context.Context) error {
 func (p *Proxy) askNonce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, mandate.NoncePeriod)
 	defer cancel()
-	data, err := p.c.Control.Answer(ctx, p.watchdog.Ask(), p.watchdog.Floor())
+	data, err := p.c.Control.Ask(ctx, p.watchdog.Ask(), p.watchdog.Floor())
 	if err != nil {
 		return err
 	}

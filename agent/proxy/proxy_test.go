@@ -71,7 +71,7 @@ func (c *control) States(ctx context.Context, held func() mandate.Floor, take fu
 	}
 }
 
-func (c *control) Answer(ctx context.Context, nonce string, applied mandate.Floor) ([]byte, error) {
+func (c *control) Ask(ctx context.Context, nonce string, applied mandate.Floor) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.said = append(c.said, applied)
