@@ -81,6 +81,10 @@ func (c *watchedConn) Close() error {
 // dropped, the peer sees a reset.
 func abortConn(conn net.Conn) {
 	for {
+		if w, ok := conn.(*watchedConn); ok { // whose HTTP/2 notices and closes it
+			conn = w.Conn
+			continue
+		}
 		under, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok {
 			break

@@ -15,6 +15,20 @@ import (
 // ErrEnded is returned by a Handle that End or Done came before.
 var ErrEnded = errors.New("request has ended")
 
+// resetGrace is how long an HTTP/2 connection may take to send a reset. One
+// that does not move by then is cut: the rest of a frame would follow as soon
+// as its peer reads again.
+const resetGrace = 500 * time.Millisecond
+
+type netConnKey struct{}
+
+// ConnContext goes into the http.Server of a gateway, so that a Handle can cut
+// a caller's connection. Without it, net/http spends five seconds on the TLS
+// goodbye to a caller that does not read.
+func ConnContext(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, netConnKey{}, conn)
+}
+
 // longAgo as a deadline fails every read and write, blocked ones included.
 var longAgo = time.Unix(1, 0)
 
@@ -35,10 +49,13 @@ type Handle struct {
 	ctx    context.Context // of its own: cancelled by End, Done, or the caller's going away before a Hijack
 	cancel context.CancelCauseFunc
 	detach func() bool // stops following the request's context
-	w      http.ResponseWriter
 	rc     *http.ResponseController
+	caller *callerBody // nil without a body
 	body   io.Closer
-	raw    *rawRequest // not nil for an upgrade that came through the tunnel
+	raw    *rawRequest     // not nil for an upgrade that came through the tunnel
+	under  net.Conn        // what carries the request, if ConnContext is in place
+	shared bool            // by other requests: HTTP/2
+	over   <-chan struct{} // the request's own context: closed when an HTTP/2 stream is reset
 
 	mu      sync.Mutex // guards what follows, and orders End, Hijack, Upgrade and Done
 	ended   bool
@@ -46,20 +63,80 @@ type Handle struct {
 	conn    net.Conn // hijacked
 	closers []io.Closer
 	closing sync.WaitGroup
+	cut     *time.Timer // resetGrace
 }
 
 // NewHandle takes charge of a request. It must be called in the handler, with
 // its own w and r (or wrappers with Unwrap), and Done must be called before
-// the handler returns.
+// the handler returns. r.Body is replaced by one whose Close makes a blocked
+// Read return, which net/http's HTTP/1 body does not.
 func NewHandle(w http.ResponseWriter, r *http.Request) *Handle {
-	h := &Handle{w: w, rc: http.NewResponseController(w), body: r.Body}
-	h.ctx, h.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
+	h := &Handle{rc: http.NewResponseController(w), shared: r.ProtoMajor > 1, over: r.Context().Done()}
+	h.under, _ = r.Context().Value(netConnKey{}).(net.Conn)
+	if r.Body != nil && r.Body != http.NoBody {
+		h.caller = &callerBody{ReadCloser: r.Body, rc: h.rc}
+		r.Body, h.body = h.caller, h.caller
+	}
+	base := context.WithoutCancel(r.Context())
+	if h.caller != nil {
+		base = context.WithValue(base, callerKey{}, h.caller)
+	}
+	h.ctx, h.cancel = context.WithCancelCause(base)
 	h.raw, _ = r.Context().Value(rawKey{}).(*rawRequest)
 	if h.raw != nil {
 		h.body = h.raw.body
 	}
 	h.detach = context.AfterFunc(r.Context(), func() { h.End(context.Cause(r.Context())) })
 	return h
+}
+
+// callerBody is the body of a caller's request. When the far side ends early,
+// the transport closes it while a Read may wait for the caller; HTTP/1's Close
+// would then wait with it, and so would everything up to the handler. Besides,
+// httputil.ReverseProxy keeps that Close from it, so that RoundTrip finds it
+// through the context.
+type callerBody struct {
+	io.ReadCloser
+	rc *http.ResponseController
+
+	mu      sync.Mutex // guards what follows
+	reading int
+	closed  bool
+}
+
+type callerKey struct{}
+
+// Read implements io.Reader.
+func (b *callerBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return 0, http.ErrBodyReadAfterClose
+	}
+	b.reading++
+	b.mu.Unlock()
+	n, err := b.ReadCloser.Read(p)
+	b.mu.Lock()
+	b.reading--
+	b.mu.Unlock()
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *callerBody) Close() error {
+	b.stop()
+	return b.ReadCloser.Close()
+}
+
+// stop ends reading. Handle.Done calls it, because no deadline may be set
+// once the handler has returned.
+func (b *callerBody) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed && b.reading > 0 {
+		_ = b.rc.SetReadDeadline(longAgo)
+	}
+	b.closed = true
 }
 
 // Context is cancelled when the request ends; context.Cause tells why. It
@@ -90,10 +167,7 @@ func (h *Handle) End(cause error) {
 	if h.conn != nil {
 		abortConn(h.conn)
 	} else {
-		// Writes first: they are what must stop. A writer that has neither
-		// (a recorder in a test) has nothing that could block.
-		_ = h.rc.SetWriteDeadline(longAgo)
-		_ = h.rc.SetReadDeadline(longAgo)
+		h.stopTransfer()
 	}
 	// Closing may wait for a writer elsewhere (Go's HTTP/2 transport takes
 	// the connection's write lock), so it never holds up the caller of End.
@@ -101,6 +175,27 @@ func (h *Handle) End(cause error) {
 		h.closeLater(c, cause)
 	}
 	h.closers = nil
+}
+
+// stopTransfer needs h.mu.
+func (h *Handle) stopTransfer() {
+	// Writes first: they are what must stop. A writer that has no deadlines (a
+	// recorder in a test) has nothing that could block.
+	_ = h.rc.SetWriteDeadline(longAgo)
+	_ = h.rc.SetReadDeadline(longAgo)
+	switch {
+	case h.under == nil:
+	case !h.shared:
+		abortConn(h.under)
+	default:
+		h.cut = time.AfterFunc(resetGrace, func() {
+			select {
+			case <-h.over:
+			default:
+				abortConn(h.under)
+			}
+		})
+	}
 }
 
 // closeLater needs h.mu.
@@ -135,6 +230,9 @@ func (h *Handle) Done() {
 	h.detach()
 	h.mu.Lock()
 	h.done = true
+	if h.caller != nil {
+		h.caller.stop()
+	}
 	if !h.ended {
 		for _, c := range h.closers {
 			h.closeLater(c, nil)
@@ -147,6 +245,9 @@ func (h *Handle) Done() {
 	}
 	h.mu.Unlock()
 	h.closing.Wait()
+	if h.cut != nil {
+		h.cut.Stop()
+	}
 	h.cancel(context.Canceled)
 }
 

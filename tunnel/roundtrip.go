@@ -34,9 +34,9 @@ func (t clusterTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 // ErrNoTunnel, ErrBusy, ErrLost, ErrReservedHeader or the cause of the
 // request's context.
 //
-// A request whose context ends, ends: a body that is blocked on either side
-// does not hold it, if Close of req.Body makes a blocked Read return (a
-// caller's body needs its read deadline, see Handle.End).
+// A request whose context ends, or whose connection does, ends: a body that is
+// blocked on either side does not hold it, if the context is a Handle's or
+// Close of req.Body makes a blocked Read return.
 func (h *Hub) RoundTrip(cluster string, req *http.Request) (*http.Response, error) {
 	if hasReserved(req.Header) {
 		h.metrics.failed.Inc()
@@ -81,6 +81,9 @@ func closeBody(req *http.Request) {
 // roundTrip uses the place that reserve took.
 func (l *link) roundTrip(req *http.Request, body bool) (*http.Response, error) {
 	out := outgoing(req)
+	if caller, ok := req.Context().Value(callerKey{}).(*callerBody); ok && body {
+		out.Body = stoppable{req.Body, caller}
+	}
 	resp, err := l.cc.RoundTrip(out)
 	if err != nil {
 		if body {
@@ -93,6 +96,18 @@ func (l *link) roundTrip(req *http.Request, body bool) (*http.Response, error) {
 		resp.Body = l.guard(req.Context(), resp.Body)
 	}
 	return resp, nil
+}
+
+// stoppable is a request body that comes from a caller.
+type stoppable struct {
+	io.ReadCloser
+	caller *callerBody
+}
+
+// Close implements io.Closer. The transport calls it when it needs no more.
+func (s stoppable) Close() error {
+	s.caller.stop()
+	return s.ReadCloser.Close()
 }
 
 // explain gives an error of the connection its meaning.

@@ -132,6 +132,7 @@ func (s *session) server(l *oneConn) *http.Server {
 		MaxHeaderBytes: maxHeaderBytes,
 		HTTP2:          s.limits.agentHTTP2(),
 		Protocols:      new(http.Protocols),
+		ConnContext:    ConnContext,
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			if state == http.StateClosed || state == http.StateHijacked {

@@ -103,6 +103,7 @@ func newGateway(t testing.TB, c Config, front http.Handler) *gateway {
 	g.srv = &http.Server{
 		Handler:   front,
 		TLSConfig: serverTLS(),
+		Protocols: new(http.Protocols), // without it TLSNextProto would turn HTTP/2 off
 		ErrorLog:  slog.NewLogLogger(testLog(t).Handler(), slog.LevelDebug),
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
 			ALPN: func(_ *http.Server, conn *tls.Conn, _ http.Handler) {
@@ -110,6 +111,8 @@ func newGateway(t testing.TB, c Config, front http.Handler) *gateway {
 			},
 		},
 	}
+	g.srv.Protocols.SetHTTP1(true)
+	g.srv.Protocols.SetHTTP2(true)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = g.srv.ServeTLS(ln, "", "") }()
 	t.Cleanup(func() {

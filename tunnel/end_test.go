@@ -1,0 +1,541 @@
+package tunnel
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The whole path with the roles of the product: caller -> front (gateway) ->
+// tunnel -> agent -> upstream, each request under a Handle in gateway and
+// agent, ended in one of them while it is in one of the situations below.
+
+var errRevoked = errors.New("revoked")
+
+// meter is a connection that remembers when it last wrote data. TLS alerts,
+// HTTP/2 resets, pings and window updates are no data: they fit into quietBytes.
+type meter struct {
+	net.Conn
+	total atomic.Int64
+	last  atomic.Int64 // Unix nanoseconds
+}
+
+const quietBytes = 80
+
+func (m *meter) Write(p []byte) (int, error) {
+	n, err := m.Conn.Write(p)
+	if n > quietBytes {
+		m.total.Add(int64(n))
+		m.last.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+func (m *meter) SetLinger(sec int) error { return m.Conn.(*net.TCPConn).SetLinger(sec) }
+
+type meterListener struct {
+	net.Listener
+	conns chan *meter
+}
+
+func (l meterListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	m := &meter{Conn: c}
+	l.conns <- m
+	return m, nil
+}
+
+// handles keeps the running requests of one side and counts those that ended.
+type handles struct {
+	mu      sync.Mutex
+	running map[*Handle]bool
+	entered chan *Handle
+	left    chan error // the cause of each
+}
+
+func newHandles() *handles {
+	return &handles{running: map[*Handle]bool{}, entered: make(chan *Handle, 100), left: make(chan error, 100)}
+}
+
+// wrap is what gateway and agent do around each request.
+func (hs *handles) wrap(serve func(*Handle, http.ResponseWriter, *http.Request)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := NewHandle(w, r)
+		hs.entered <- h
+		defer func() {
+			h.Done()
+			hs.left <- context.Cause(h.Context())
+		}()
+		serve(h, w, r.WithContext(h.Context()))
+	})
+}
+
+// path is the whole chain.
+type path struct {
+	front   *handles
+	agent   *handles
+	addr    string      // of the front
+	conns   chan *meter // the front's connections
+	tunnel  *meter      // the agent's side of the tunnel
+	metered *meter      // the caller's connection, as the front sees it
+}
+
+func newPath(t testing.TB) *path {
+	t.Helper()
+	up := newUpstream(t)
+	g := newGateway(t, Config{}, nil)
+	p := &path{front: newHandles(), agent: newHandles(), conns: make(chan *meter, 10)}
+
+	raw, err := net.Dial("tcp", g.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.tunnel = &meter{Conn: raw}
+	conf := clientTLS()
+	conf.NextProtos, conf.ServerName = []string{ALPN}, "localhost"
+	ended := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer close(ended)
+		_ = Serve(ctx, tls.Client(p.tunnel, conf), p.agent.wrap(agentServe(up)), ServeConfig{Log: testLog(t)})
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	eventually(t, "tunnel live", func() bool { return g.hub.Live(testCluster) == 1 })
+
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.addr = ln.Addr().String()
+	front := &http.Server{Handler: p.front.wrap(frontServe(g.hub)), TLSConfig: serverTLS(), ConnContext: ConnContext}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = front.ServeTLS(meterListener{ln, p.conns}, "", "") }()
+	t.Cleanup(func() { _ = front.Close(); <-done })
+	return p
+}
+
+// frontServe is the gateway's forwarding, without its decisions.
+func frontServe(hub *Hub) func(*Handle, http.ResponseWriter, *http.Request) {
+	proxy := &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.Out.URL.Host = "tunnel" },
+		Transport:     hub.Cluster(testCluster),
+		FlushInterval: -1,
+		BufferPool:    BufferPool{},
+		ErrorLog:      log.New(io.Discard, "", 0),
+		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	return func(h *Handle, w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		resp, s, err := hub.OpenRaw(testCluster, r)
+		if err != nil || s == nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		h.Add(s)
+		conn, err := h.Hijack()
+		if err != nil {
+			return
+		}
+		if err := resp.Write(conn); err != nil {
+			return
+		}
+		_, _, _ = Join(conn, s)
+	}
+}
+
+// agentServe is the agent's forwarding, without its decisions.
+func agentServe(up *url.URL) func(*Handle, http.ResponseWriter, *http.Request) {
+	transport := &http.Transport{DisableCompression: true, DisableKeepAlives: true}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(up) },
+		Transport:     transport,
+		FlushInterval: -1,
+		BufferPool:    BufferPool{},
+		ErrorLog:      log.New(io.Discard, "", 0),
+		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	return func(h *Handle, w http.ResponseWriter, r *http.Request) {
+		if !h.IsUpgrade() {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		out := r.Clone(h.Context())
+		out.URL.Scheme, out.URL.Host, out.RequestURI = up.Scheme, up.Host, ""
+		resp, err := transport.RoundTrip(out)
+		if err != nil {
+			return
+		}
+		conn, ok := resp.Body.(io.ReadWriteCloser)
+		if resp.StatusCode != http.StatusSwitchingProtocols || !ok {
+			_ = resp.Body.Close()
+			return
+		}
+		h.Add(conn)
+		if s, err := h.Upgrade(resp.Header); err == nil {
+			_, _, _ = Join(s, conn)
+		}
+	}
+}
+
+// newUpstream is the API server: each path one behaviour.
+func newUpstream(t testing.TB) *url.URL {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chatter := func(w io.Writer, flush func() error) {
+		line := bytes.Repeat([]byte("x"), 1000)
+		for {
+			if _, err := w.Write(line); err != nil {
+				return
+			}
+			if flush != nil && flush() != nil {
+				return
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	mux := http.NewServeMux()
+	mux.HandleFunc("/chatty", func(w http.ResponseWriter, _ *http.Request) {
+		chatter(w, http.NewResponseController(w).Flush)
+	})
+	mux.HandleFunc("/silent", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	mux.HandleFunc("/unanswered", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/deaf", func(w http.ResponseWriter, _ *http.Request) { <-ctx.Done() })
+	mux.HandleFunc("/sink", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	mux.HandleFunc("/exec/", func(w http.ResponseWriter, r *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n")
+		switch r.URL.Path {
+		case "/exec/chatty":
+			chatter(conn, nil)
+		case "/exec/deaf":
+			<-ctx.Done()
+		default:
+			_, _ = io.Copy(io.Discard, rw)
+		}
+	})
+	srv := &http.Server{Handler: mux}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(ln) }()
+	t.Cleanup(func() { cancel(); _ = srv.Close(); <-done })
+	return &url.URL{Scheme: "http", Host: ln.Addr().String()}
+}
+
+// situation is what a request is doing when it is ended.
+type situation struct {
+	name    string
+	request string // method and path
+	upload  string // "": no body; "silent": headers only; "endless"
+	read    bool   // the caller reads the answer
+	upgrade bool
+	answer  bool // the caller gets an answer's headers
+	flows   bool // data keeps flowing towards the caller
+
+	// What nothing can tell the gateway: it waits for the caller to take what
+	// the tunnel had delivered before the agent ended the request ...
+	heldByCaller bool
+	// ... or, with HTTP/1, reads nothing from a caller whose data the far side
+	// does not take, so that it does not see the caller leave.
+	unseen bool
+}
+
+var situations = []situation{
+	{name: "unanswered", request: "GET /unanswered", read: true},
+	{name: "silent watch", request: "GET /silent", read: true, answer: true},
+	{name: "chatty watch", request: "GET /chatty", read: true, answer: true, flows: true},
+	{name: "stalled reader", request: "GET /chatty", answer: true, heldByCaller: true},
+	{name: "silent upload", request: "POST /sink", upload: "silent", read: true},
+	{name: "flowing upload", request: "POST /sink", upload: "endless", read: true},
+	{name: "stalled upload", request: "POST /deaf", upload: "endless", read: true, unseen: true},
+	{name: "silent exec", request: "GET /exec/silent", upgrade: true, read: true, answer: true},
+	{name: "chatty exec", request: "GET /exec/chatty", upgrade: true, read: true, answer: true, flows: true},
+	{name: "exec, stalled reader", request: "GET /exec/chatty", upgrade: true, answer: true, heldByCaller: true},
+	{name: "exec, stalled writer", request: "GET /exec/deaf", upgrade: true, upload: "endless", read: true, answer: true, unseen: true},
+	{name: "exec, half-closed by caller", request: "GET /exec/chatty", upgrade: true, upload: "half-close", answer: true, heldByCaller: true},
+}
+
+// caller runs one request over a connection of its own.
+type caller struct {
+	answered chan struct{} // closed when headers have arrived
+	over     chan struct{} // closed when the connection or stream has ended; only when the situation reads
+	sent     atomic.Int64  // bytes of the body
+	stop     func()
+}
+
+func (s situation) call(t testing.TB, addr string, http2 bool) *caller {
+	t.Helper()
+	c := &caller{answered: make(chan struct{}), over: make(chan struct{})}
+	if http2 {
+		s.callHTTP2(t, addr, c)
+	} else {
+		s.callHTTP1(t, addr, c)
+	}
+	return c
+}
+
+// endless writes until it fails.
+func (c *caller) endless(w io.Writer, chunked bool) {
+	chunk := bytes.Repeat([]byte("u"), 1000)
+	framed := chunk
+	if chunked {
+		framed = fmt.Appendf(nil, "%x\r\n%s\r\n", len(chunk), chunk)
+	}
+	for {
+		if _, err := w.Write(framed); err != nil {
+			return
+		}
+		c.sent.Add(int64(len(chunk)))
+	}
+}
+
+func (s situation) callHTTP1(t testing.TB, addr string, c *caller) {
+	conf := clientTLS()
+	conf.NextProtos = []string{"http/1.1"}
+	conn, err := tls.Dial("tcp", addr, conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := s.request + " HTTP/1.1\r\nHost: x\r\n"
+	switch {
+	case s.upgrade:
+		head += "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+	case s.upload != "":
+		head += "Transfer-Encoding: chunked\r\n"
+	}
+	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer close(c.over)
+		br := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			return
+		}
+		close(c.answered)
+		switch {
+		case !s.read:
+		case s.upgrade:
+			_, _ = io.Copy(io.Discard, br)
+		default:
+			_, _ = io.Copy(io.Discard, resp.Body)
+		}
+	})
+	switch s.upload {
+	case "endless":
+		wg.Go(func() {
+			if s.upgrade {
+				<-c.answered
+			}
+			c.endless(conn, !s.upgrade)
+		})
+	case "half-close":
+		<-c.answered
+		_ = conn.CloseWrite()
+	}
+	c.stop = func() { _ = conn.NetConn().Close(); wg.Wait() }
+}
+
+func (s situation) callHTTP2(t testing.TB, addr string, c *caller) {
+	transport := &http.Transport{TLSClientConfig: clientTLS(), ForceAttemptHTTP2: true, DisableCompression: true}
+	ctx, cancel := context.WithCancel(context.Background())
+	var body io.Reader
+	pr, pw := io.Pipe()
+	if s.upload != "" {
+		body = pr
+	}
+	method, target, _ := strings.Cut(s.request, " ")
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+addr+target, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer close(c.over)
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			return
+		}
+		close(c.answered)
+		if s.read {
+			defer resp.Body.Close()
+			_, _ = io.Copy(io.Discard, resp.Body)
+		} else {
+			context.AfterFunc(ctx, func() { _ = resp.Body.Close() })
+		}
+	})
+	if s.upload == "endless" {
+		wg.Go(func() { c.endless(pw, false) })
+	}
+	c.stop = func() {
+		cancel()
+		_ = pr.Close()
+		wg.Wait()
+		transport.CloseIdleConnections()
+	}
+}
+
+// established waits until the request is in its situation on both sides.
+func (s situation) established(t *testing.T, p *path, c *caller) (front, agent *Handle) {
+	t.Helper()
+	front, agent = <-p.front.entered, <-p.agent.entered
+	p.metered = <-p.conns
+	if s.answer {
+		select {
+		case <-c.answered:
+		case <-time.After(10 * time.Second):
+			t.Fatal("no answer")
+		}
+	}
+	stillFor := func(v func() int64) {
+		for last := v(); ; {
+			time.Sleep(60 * time.Millisecond)
+			if now := v(); now == last && now > 0 {
+				return
+			} else {
+				last = now
+			}
+		}
+	}
+	switch {
+	case s.flows:
+		eventually(t, "data flows", func() bool { return p.metered.total.Load() > 100<<10 })
+	case s.answer && !s.read: // the front's writer must be blocked
+		stillFor(p.metered.total.Load)
+	case s.request == "POST /sink" && s.upload == "endless":
+		eventually(t, "data flows", func() bool { return c.sent.Load() > 100<<10 })
+	case s.upload == "endless":
+		stillFor(c.sent.Load)
+	default:
+		time.Sleep(20 * time.Millisecond) // nothing to see: let it settle
+	}
+	return front, agent
+}
+
+const (
+	endAtOnce = 250 * time.Millisecond // for End to return: the machine may be busy
+	endSoon   = 2 * time.Second        // for both handlers to return
+)
+
+// within returns the cause with which a handler left.
+func within(t *testing.T, what string, left <-chan error) error {
+	t.Helper()
+	select {
+	case cause := <-left:
+		return cause
+	case <-time.After(endSoon):
+		t.Errorf("%s still runs after %v", what, endSoon)
+		return nil
+	}
+}
+
+func TestEnd(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		for _, s := range situations {
+			if s.upgrade && http2 {
+				continue // HTTP/2 callers cannot upgrade
+			}
+			for _, where := range []string{"gateway", "agent", "caller"} {
+				name := fmt.Sprintf("%s/HTTP%d/%s", s.name, map[bool]int{false: 1, true: 2}[http2], where)
+				t.Run(name, func(t *testing.T) { testEnd(t, s, http2, where) })
+			}
+		}
+	}
+}
+
+func testEnd(t *testing.T, s situation, http2 bool, where string) {
+	p := newPath(t)
+	c := s.call(t, p.addr, http2)
+	stopped := sync.OnceFunc(c.stop)
+	defer stopped()
+	front, agent := s.established(t, p, c)
+
+	began := time.Now()
+	var metered *meter
+	switch where {
+	case "gateway":
+		front.End(errRevoked)
+		metered = p.metered
+	case "agent":
+		agent.End(errRevoked)
+		metered = p.tunnel
+	case "caller":
+		stopped()
+	}
+	took := time.Since(began)
+	if where != "caller" && took > endAtOnce {
+		t.Errorf("End took %v", took)
+	}
+	ended := time.Now()
+	if where == "agent" && s.heldByCaller {
+		if cause := within(t, "the agent's handler", p.agent.left); !errors.Is(cause, errRevoked) {
+			t.Errorf("cause at the agent: %v", cause)
+		}
+		checkQuiet(t, p.tunnel, ended)
+		return
+	}
+	if where == "caller" && s.unseen && !http2 {
+		front.End(errRevoked)
+	}
+	frontCause := within(t, "the gateway's handler", p.front.left)
+	agentCause := within(t, "the agent's handler", p.agent.left)
+	switch where {
+	case "gateway":
+		if !errors.Is(frontCause, errRevoked) {
+			t.Errorf("cause at the gateway: %v", frontCause)
+		}
+	case "agent":
+		if !errors.Is(agentCause, errRevoked) {
+			t.Errorf("cause at the agent: %v", agentCause)
+		}
+	}
+	if metered != nil {
+		checkQuiet(t, metered, ended)
+	}
+	if where != "caller" && s.read {
+		select {
+		case <-c.over:
+		case <-time.After(endSoon):
+			t.Error("the caller's connection stays open")
+		}
+	}
+}
+
+// checkQuiet fails when data was written after the end; a write that was
+// under way then has a moment.
+func checkQuiet(t *testing.T, m *meter, ended time.Time) {
+	t.Helper()
+	if last := time.Unix(0, m.last.Load()); last.Sub(ended) > 20*time.Millisecond {
+		t.Errorf("data was written %v after End", last.Sub(ended))
+	}
+}
