@@ -36,10 +36,11 @@ type Issuer struct {
 	Audiences []string
 	StandsFor map[string]string
 
-	// Stands, if set, says whether what a token was issued for still exists. It
-	// is asked on every request: it must be quick, safe for concurrent use, and
-	// must not block.
-	Stands func(*trust.Caller) bool
+	// Stands, if set, refuses a caller whose identity or credential does not
+	// exist any more. It is asked on every request: it must be quick, safe for
+	// concurrent use, and must not block. Its errors are trust errors of kind
+	// Unauthenticated, or Unavailable if it cannot know.
+	Stands func(*trust.Caller) error
 	// Subscribe, if set, has f called whenever Keys or Stands may answer
 	// differently, until cancel is called. f does not block.
 	Subscribe func(f func()) (cancel func())
@@ -163,7 +164,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, want Aud
 		}
 	}
 	if err := e.check(a.now(), want); err != nil {
-		if !errors.Is(err, errAudience) {
+		if trust.KindOf(err) != trust.Unavailable && !errors.Is(err, errAudience) {
 			a.cache.drop(d)
 		}
 		a.refused.Inc()
@@ -194,8 +195,10 @@ func (e *entry) check(now time.Time, want Audiences) error {
 	if !e.issuer.ring.fresh(e.key, now) {
 		return refuse(codeInvalid, "the key that signed the token was withdrawn or can no longer be checked with its issuer")
 	}
-	if e.issuer.Stands != nil && !e.issuer.Stands(&e.caller) {
-		return refuse(codeInvalid, "the identity, or the credential that the token was got with, was removed")
+	if e.issuer.Stands != nil {
+		if err := e.issuer.Stands(&e.caller); err != nil {
+			return err
+		}
 	}
 	for _, w := range want {
 		if w == e.audience {

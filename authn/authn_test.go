@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -178,10 +177,9 @@ func TestLeeway(t *testing.T) {
 }
 
 func TestACachedTokenIsHeldAgainstTimeAudienceAndStanding(t *testing.T) {
-	stands := true
-	var mu sync.Mutex
+	var stands error // nil: the identity is there
 	w := newWorld(t, func(c *Config) {
-		c.Issuers[0].Stands = func(*trust.Caller) bool { mu.Lock(); defer mu.Unlock(); return stands }
+		c.Issuers[0].Stands = func(*trust.Caller) error { return stands }
 	})
 	token := w.token(t, nil)
 	ok := func(when string) {
@@ -203,15 +201,15 @@ func TestACachedTokenIsHeldAgainstTimeAudienceAndStanding(t *testing.T) {
 		t.Errorf("no audience wanted: %v", err)
 	}
 	ok("after another audience")
-	mu.Lock()
-	stands = false
-	mu.Unlock()
+	stands = trust.Errorf(trust.Unavailable, "cannot know")
+	if _, err := w.Authenticate(t.Context(), token, Audiences{aud}); !kindIs(err, trust.Unavailable) || w.cache.len() != 1 {
+		t.Errorf("standing unknown: %v, %d cached", err, w.cache.len())
+	}
+	stands = trust.Errorf(trust.Unauthenticated, "removed")
 	if _, err := w.Authenticate(t.Context(), token, Audiences{aud}); !kindIs(err, trust.Unauthenticated) || !strings.Contains(err.Error(), "removed") {
 		t.Errorf("identity removed: %v", err)
 	}
-	mu.Lock()
-	stands = true
-	mu.Unlock()
+	stands = nil
 	ok("identity back")
 	w.clock.Add(time.Hour)
 	w.Authenticator.issuers[ours].ring.set.Load().fetched = w.clock.Now()

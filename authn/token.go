@@ -159,7 +159,7 @@ func parseHeader(token string) (header, error) {
 	}
 	if _, ok := fields["typ"]; ok {
 		switch typ := text("typ"); strings.ToLower(typ) {
-		case "jwt", "at+jwt", "application/at+jwt":
+		case "jwt", "jose", "at+jwt", "application/at+jwt": // jose: SPIFFE
 		default:
 			return header{}, refuse(codeInvalid, "a token of type %.40q is not an access token", typ)
 		}
@@ -169,6 +169,16 @@ func parseHeader(token string) (header, error) {
 
 func notBase64URL(c rune) bool {
 	return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.')
+}
+
+// PeekIssuer reads which issuer a token claims to be of, so that its KeyRing can
+// be found. Nothing about the token is verified by it.
+func PeekIssuer(token string) (string, error) {
+	u, err := parse(token)
+	if err != nil {
+		return "", err
+	}
+	return u.issuer, nil
 }
 
 // verified checks the signature with the key and then the claims that every

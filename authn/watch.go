@@ -81,7 +81,7 @@ func (a *Authenticator) Subscribe(f func()) (cancel func()) {
 func (a *Authenticator) Current(c *trust.Caller) bool {
 	i := a.issuers[c.Issuer]
 	now := a.now()
-	return i != nil && now.Before(c.Expires) && i.ring.has(c.KeyID, now) && (i.Stands == nil || i.Stands(c))
+	return i != nil && now.Before(c.Expires) && i.ring.has(c.KeyID, now) && (i.Stands == nil || i.Stands(c) == nil)
 }
 
 // Ready reports, by issuer, why its keys cannot be had now; issuers in order are
