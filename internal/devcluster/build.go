@@ -78,6 +78,49 @@ func Build(ctx context.Context, o Options, progress func(Progress)) (string, err
 	if err != nil {
 		return "", err
 	}
+	return t.cached(ctx, progress)
+}
+
+// BuildNodeTool is Build for the small program that nodes and their first
+// images are made of; a cold build takes seconds. Beside a prebuilt binary a
+// file "nodetool" is taken.
+func BuildNodeTool(ctx context.Context, o Options) (string, error) {
+	path, err := o.prebuilt()
+	if err != nil {
+		return "", err
+	}
+	if beside := filepath.Join(filepath.Dir(path), "nodetool"); path != "" && executable(beside) == nil {
+		return beside, nil
+	}
+	root, err := o.moduleRoot()
+	if err != nil {
+		return "", fmt.Errorf("build the nodes' tool: %w", err)
+	}
+	t := target{source: root, flags: []string{"-ldflags", "-s -w"}, pkg: "./internal/devcluster/nodetool"}
+	version, err := goVersion(ctx, root)
+	if err != nil {
+		return "", err
+	}
+	files := []string{"go.sum"}
+	for _, dir := range []string{"nodetool", "nodeinit"} {
+		found, err := filepath.Glob(filepath.Join(root, "internal", "devcluster", dir, "*.go"))
+		if err != nil {
+			return "", err
+		}
+		for _, f := range found {
+			if !strings.HasSuffix(f, "_test.go") {
+				files = append(files, strings.TrimPrefix(f, root+string(filepath.Separator)))
+			}
+		}
+	}
+	if err := t.locate(o, "nodetool", version, files...); err != nil {
+		return "", err
+	}
+	return t.cached(ctx, nil)
+}
+
+// cached builds the target unless the cache has it.
+func (t target) cached(ctx context.Context, progress func(Progress)) (string, error) {
 	if executable(t.binary) == nil {
 		return t.binary, nil
 	}

@@ -179,6 +179,9 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	c.sup = nil
 	c.http.CloseIdleConnections()
 	err := sup.stop(ctx)
+	for _, n := range c.nodes {
+		n.pipe.Close() // a second time, unless the start failed before it was used
+	}
 	c.release()
 	if err == nil {
 		err = sup.journal.snapshot().clean(c.dir)

@@ -254,3 +254,9 @@ func lockFile(ctx context.Context, path string, waiting func()) (unlock func(), 
 		}
 	}
 }
+
+// onOverlay says whether path is on an overlay file system.
+func onOverlay(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Type == unix.OVERLAYFS_SUPER_MAGIC
+}

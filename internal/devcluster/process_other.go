@@ -28,6 +28,7 @@ func reservePort(netip.Addr) (netip.AddrPort, func(), error) {
 func startTime(int) (uint64, error)                            { return 0, errLinuxOnly }
 func bootID() string                                           { return "" }
 func openProcess(int, uint64) (*handle, error)                 { return nil, errLinuxOnly }
+func onOverlay(string) bool                                    { return false }
 func marked(string) []int                                      { return nil }
 func lockFile(context.Context, string, func()) (func(), error) { return nil, errLinuxOnly }
 

@@ -60,6 +60,11 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 		if err := bins.have("kubelet", "kube-proxy"); err != nil {
 			return nil, err
 		}
+		if cfg.NodeTool == "" {
+			if cfg.NodeTool, err = BuildNodeTool(ctx, Options{}); err != nil {
+				return nil, err
+			}
+		}
 	}
 	c := &Cluster{cfg: cfg, bins: bins, release: func() {}}
 	if err := c.claim(); err != nil {

@@ -47,8 +47,7 @@ type state struct {
 	Boot      string   `json:"boot"` // the boot the pids belong to
 	URL       string   `json:"url,omitempty"`
 	Processes []record `json:"processes"`
-	Links     []string `json:"links,omitempty"`  // network interfaces in the host's namespace
-	Cgroup    string   `json:"cgroup,omitempty"` // path below each cgroup mount
+	Links     []string `json:"links,omitempty"` // network interfaces in the host's namespace
 }
 
 // journal keeps state.json in step with a state. mu guards state: nodes are
@@ -194,10 +193,18 @@ func stopProcess(ctx context.Context, r record) error {
 	return nil
 }
 
+// cleanHost removes what nodes leave on the machine, and nothing without nodes.
+func (s state) cleanHost() error {
+	if !slices.ContainsFunc(s.Processes, func(r record) bool { return r.Rank == rankNode }) {
+		return nil
+	}
+	return errors.Join(removeLinks(s.ID, s.Links), removeCgroups(s.ID))
+}
+
 // clean removes what processes leave when they end. The state goes last: if
 // something fails before, a later Recover tries again.
 func (s state) clean(dir string) error {
-	if err := errors.Join(removeLinks(s.Links), removeCgroups(s.Cgroup)); err != nil {
+	if err := s.cleanHost(); err != nil {
 		return err
 	}
 	for _, sub := range []string{dirEtcd, dirNodes} {
