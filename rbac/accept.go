@@ -72,6 +72,44 @@ func Accept(cluster trust.ClusterUID, role trust.Role, c Consent, have Installed
 	return plan, nil
 }
 
+// RoleConsent is one role that an owner accepts.
+type RoleConsent struct {
+	Role    trust.Role
+	Consent Consent
+}
+
+// AcceptAll is Accept for several roles: each object once, as it is after the
+// last of them, in the order in which they must be applied.
+func AcceptAll(cluster trust.ClusterUID, roles []RoleConsent, have Installed) (Plan, error) {
+	have.ClusterRoles, have.Roles = slices.Clone(have.ClusterRoles), slices.Clone(have.Roles)
+	var all Plan
+	for _, r := range roles {
+		plan, err := Accept(cluster, r.Role, r.Consent, have)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range plan {
+			have.put(s.Object)
+			key := Key(s.Object)
+			all = slices.DeleteFunc(all, func(old Step) bool { return Key(old.Object) == key })
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+// put makes have hold o, as an API server would after an apply.
+func (have *Installed) put(o Object) {
+	switch o := o.(type) {
+	case *rbacv1.ClusterRole:
+		have.ClusterRoles = slices.DeleteFunc(have.ClusterRoles, func(old rbacv1.ClusterRole) bool { return old.Name == o.Name })
+		have.ClusterRoles = append(have.ClusterRoles, *o)
+	case *rbacv1.Role:
+		have.Roles = slices.DeleteFunc(have.Roles, func(old rbacv1.Role) bool { return old.Namespace == o.Namespace && old.Name == o.Name })
+		have.Roles = append(have.Roles, *o)
+	}
+}
+
 // without names the marker that must not stay in a bind list when a role is
 // accepted again, now with the fence.
 func without(unfenced bool, marker string) []string {

@@ -1,7 +1,9 @@
 package rbac
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sallyport/sallyport/trust"
 )
@@ -24,6 +26,22 @@ const (
 	fenceProbe     = bindingPrefix + "fence-probe"
 )
 
+// Namespaces are the two that belong to Sallyport. The label on the second says
+// which registration this API server belongs to.
+func Namespaces(cluster trust.ClusterUID) []Explained {
+	namespace := func(name, why string) Explained {
+		m := meta(cluster, "", name)
+		for _, mode := range []string{"enforce", "audit", "warn"} {
+			m.Labels["pod-security.kubernetes.io/"+mode] = "restricted"
+		}
+		return Explained{Why: why, Object: &corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: m}}
+	}
+	return []Explained{
+		namespace(SystemNamespace, "Where the two agents run."),
+		namespace(BindingsNamespace, "One ServiceAccount per binding, nothing else. Your kill switch, with no Sallyport server needed:\n  kubectl delete namespace "+BindingsNamespace),
+	}
+}
+
 // AgentRights are the two agents' ServiceAccounts and everything that they may
 // do, apart from acceptances.
 func AgentRights(cluster trust.ClusterUID) []Explained {
@@ -44,15 +62,15 @@ func AgentRights(cluster trust.ClusterUID) []Explained {
 			"See that the bindings' namespace is there and belongs to this registration.",
 			"Count nodes, for `sallyport cluster status`.",
 		}},
-		{Object: newClusterRoleBinding(cluster, ReconcilerRole, ReconcilerRole, reconciler)},
+		{Object: newClusterRoleBinding(cluster, ReconcilerRole, ReconcilerRole, reconciler), Why: "Gives this to the reconciler."},
 		{Object: newRole(cluster, BindingsNamespace, ReconcilerRole, []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: writes},
 		}), Why: "In the bindings' namespace: one ServiceAccount per binding.", Rules: []string{"Create, repair and remove the ServiceAccounts of bindings; it cannot take tokens of them."}},
-		{Object: newRoleBinding(cluster, BindingsNamespace, ReconcilerRole, roleRef("Role", ReconcilerRole), reconciler)},
+		{Object: newRoleBinding(cluster, BindingsNamespace, ReconcilerRole, roleRef("Role", ReconcilerRole), reconciler), Why: "Gives this to the reconciler."},
 		{Object: newRole(cluster, BindingsNamespace, "sallyport:proxy", []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, Verbs: []string{"create"}},
 		}), Why: "All that the proxy agent may do.", Rules: []string{"Take tokens (15 minutes at most, see the policy sallyport-agents) of the bindings' ServiceAccounts, to run a binding's requests as that binding."}},
-		{Object: newRoleBinding(cluster, BindingsNamespace, "sallyport:proxy", roleRef("Role", "sallyport:proxy"), proxy)},
+		{Object: newRoleBinding(cluster, BindingsNamespace, "sallyport:proxy", roleRef("Role", "sallyport:proxy"), proxy), Why: "Gives this to the proxy agent."},
 		{Object: newClusterRole(cluster, probeRole, []rbacv1.PolicyRule{}), Why: "A role without rules, for the reconciler's check (a dry run) that the policies below refuse what they must."},
 		{Object: newClusterRole(cluster, outsideRole, []rbacv1.PolicyRule{}), Why: "The same, with a name that is not an accepted role's."},
 		{Object: newClusterRoleBinding(cluster, outsideBinding, outsideRole, account(SystemNamespace, ReconcilerAccount)), Why: "A binding to nothing that the reconciler must be unable to delete; checked by a dry run."},
@@ -81,7 +99,7 @@ func bindRule(names []string) ([]rbacv1.PolicyRule, []string) {
 func BindList(cluster trust.ClusterUID) []Explained {
 	return []Explained{
 		bindList(cluster, nil),
-		{Object: newClusterRoleBinding(cluster, BindListRole, BindListRole, account(SystemNamespace, ReconcilerAccount))},
+		{Object: newClusterRoleBinding(cluster, BindListRole, BindListRole, account(SystemNamespace, ReconcilerAccount)), Why: "Gives the list to the reconciler."},
 	}
 }
 
@@ -92,7 +110,7 @@ func namespaceRights(cluster trust.ClusterUID, namespace string, names []string)
 	rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{rbacGroup}, Resources: []string{"rolebindings"}, Verbs: []string{"get", "list", "watch", "create", "update", "delete"}})
 	return []Explained{
 		{Object: newRole(cluster, namespace, ReconcilerRole, rules), Why: "The roles that are accepted for this namespace.", Rules: append(why, "Bind them here. The policy sallyport-agents keeps it from touching other bindings.")},
-		{Object: newRoleBinding(cluster, namespace, ReconcilerRole, roleRef("Role", ReconcilerRole), account(SystemNamespace, ReconcilerAccount))},
+		{Object: newRoleBinding(cluster, namespace, ReconcilerRole, roleRef("Role", ReconcilerRole), account(SystemNamespace, ReconcilerAccount)), Why: "Gives this to the reconciler."},
 	}
 }
 

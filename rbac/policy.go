@@ -33,11 +33,11 @@ func Policies(cluster trust.ClusterUID) []Explained {
 ServiceAccounts of bindings, and nothing else. It looks at what is there (oldObject) as well as at what
 is written, so that bindings of others can be neither changed nor deleted. Nobody gets a token of a
 binding's ServiceAccount that lives longer than 15 minutes.`},
-		{Object: policyBinding(cluster, AgentsPolicy)},
+		{Object: policyBinding(cluster, AgentsPolicy), Why: "Puts the policy above in force."},
 		{Object: policy(cluster, FencePolicy, fenceSpec()), Why: `What no binding can do, whatever its role says: anything in sallyport-* and kube-system, tokens in
 Secrets, writes on RBAC and admission resources. Accepting a role with --unfenced lifts it for
 bindings that hold this role, except for sallyport-*.`},
-		{Object: policyBinding(cluster, FencePolicy)},
+		{Object: policyBinding(cluster, FencePolicy), Why: "Puts the policy above in force."},
 	}
 }
 
@@ -122,10 +122,10 @@ func fenceSpec() admissionv1.ValidatingAdmissionPolicySpec {
 			request.userInfo.username.startsWith('system:serviceaccount:BINDINGS:') ||
 			(request.userInfo.username == 'RECONCILER' && has(request.name) && request.name == 'PROBE')`)}},
 		Variables: []admissionv1.Variable{
-			{Name: "namespace", Expression: `has(request.namespace) ? request.namespace : ''`},
+			{Name: "ns", Expression: `has(request.namespace) ? request.namespace : ''`},
 			{Name: "objects", Expression: `[object, oldObject].filter(o, o != null)`},
-			{Name: "where", Expression: `[variables.namespace] + (request.resource.group == '' && request.resource.resource == 'namespaces' ? variables.objects.map(o, o.metadata.name) : [])`},
-			{Name: "lifted", Expression: expand(`authorizer.group('FENCEGROUP').resource('FENCERESOURCE').namespace(variables.namespace).check('FENCEVERB').allowed()`)},
+			{Name: "where", Expression: `[variables.ns] + (request.resource.group == '' && request.resource.resource == 'namespaces' ? variables.objects.map(o, o.metadata.name) : [])`},
+			{Name: "lifted", Expression: expand(`authorizer.group('FENCEGROUP').resource('FENCERESOURCE').namespace(variables.ns).check('FENCEVERB').allowed()`)},
 		},
 		Validations: []admissionv1.Validation{
 			{

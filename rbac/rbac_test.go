@@ -339,3 +339,34 @@ func keys(c cluster) string {
 	lines := strings.Split(strings.TrimSpace(p.String()), "\n")
 	return strings.Join(sorted(lines), "\n")
 }
+
+func TestAcceptAll(t *testing.T) {
+	c := newCluster(t)
+	backup := trust.Published()[0]
+	p, err := AcceptAll(ours, []RoleConsent{{mlworkload(), Consent{}}, {backup, Consent{}}, {mlworkload(), Consent{Namespaces: []string{"blue"}}}, {backup, Consent{Namespaces: []string{"blue", "green"}}}}, c.installed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, s := range p {
+		if seen[Key(s.Object)] {
+			t.Errorf("%s is applied twice", Key(s.Object))
+		}
+		seen[Key(s.Object)] = true
+	}
+	c.apply(t, p)
+	if a := c.accepted(); len(a) != 4 {
+		t.Errorf("accepted %+v", a)
+	}
+	_, refused := c.reconcile(t, binding(uidA, grant(mlworkload()), grant(backup)), binding(uidB, grant(backup, "green"), grant(mlworkload(), "blue")))
+	if len(refused) > 0 {
+		t.Error(refused)
+	}
+	have := c.installed()
+	if diff := cmp.Diff(2, len(have.bindList(ours, "blue"))); diff != "" || len(have.bindList(ours, "green")) != 1 || len(have.bindList(ours, "")) != 2 {
+		t.Errorf("bind lists: %v %v %v", have.bindList(ours, ""), have.bindList(ours, "blue"), have.bindList(ours, "green"))
+	}
+	if _, err := AcceptAll(ours, []RoleConsent{{mlworkload(), Consent{}}, {inference(), Consent{}}}, Installed{}); err == nil {
+		t.Error("a role that outlives revocation slipped through")
+	}
+}
