@@ -167,6 +167,9 @@ func (s *Store) Commit(ctx context.Context, ops ...Op) (int64, error) {
 			return 0, fmt.Errorf("commit: %w", err)
 		}
 	}
+	if ctx.Err() != nil { // in process, etcd would do it all the same
+		return 0, s.failed(ctx, "commit", ctx.Err())
+	}
 	cctx, done := s.call(ctx)
 	defer done()
 	defer s.observe(time.Now())

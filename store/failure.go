@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -86,7 +87,6 @@ func away(cause error, hint, format string, args ...any) error {
 
 // translate gives an error of the etcd client its kind.
 func translate(err error) error {
-	err = rpctypes.Error(err)
 	is := func(targets ...error) bool {
 		for _, t := range targets {
 			if errors.Is(err, t) {
@@ -98,7 +98,8 @@ func translate(err error) error {
 	switch {
 	case is(rpctypes.ErrCompacted):
 		return away(ErrCompacted, "", "the store no longer has that revision")
-	case is(rpctypes.ErrPermissionDenied):
+	case is(rpctypes.ErrPermissionDenied), // a refused watch has only the text
+		strings.HasSuffix(err.Error(), rpctypes.ErrPermissionDenied.Error()):
 		return trust.Errorf(trust.Internal, "the store's user may not do this").Because(ErrPermission)
 	case is(rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound):
 		return away(err, "check the etcd user and password in the server's configuration",
@@ -108,7 +109,8 @@ func translate(err error) error {
 	case is(rpctypes.ErrNoSpace):
 		return away(err, "restart the server to defragment an embedded store; for an etcd cluster: etcdctl defrag, then etcdctl alarm disarm",
 			"the store is full: etcd's quota is used up")
-	case is(rpctypes.ErrRequestTooLarge):
+	case is(rpctypes.ErrRequestTooLarge), // and gRPC's own limit, which has no error of its own
+		status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max"):
 		return trust.Errorf(trust.TooLarge, "the record is too large for the store").Because(err)
 	case is(rpctypes.ErrTooManyOps):
 		e := trust.Errorf(trust.TooLarge, "the change touches more records than the store takes in one transaction")

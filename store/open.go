@@ -26,7 +26,7 @@ type Config struct {
 	// run with --max-txn-ops=4096 and --auto-compaction-retention=5m.
 	Endpoints          []string
 	TLS                *tls.Config // nil only for unix sockets and plain http URLs
-	Username, Password string      // the etcd user of this server's role, see Grants
+	Username, Password string      // the etcd user of this server's role, see EnsureUsers
 
 	// Timeout bounds each call whose context has a later deadline or none.
 	// 0 means 5 s.
@@ -100,6 +100,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		if _, err = s.Revision(ctx); err != nil {
 			err = fmt.Errorf("open store: %w", err)
 		}
+	}
+	if err == nil && cfg.Username != "" {
+		err = s.mustAuthenticate(ctx)
 	}
 	if err == nil {
 		err = s.metrics.register(cfg.Registerer)

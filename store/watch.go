@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -74,7 +73,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, after int64) *Watch {
 		defer close(w.batches)
 		defer cancel()
 		defer stop()
-		w.err = w.run(wctx)
+		w.err = w.run(wctx, ctx)
 	})
 	return w
 }
@@ -95,10 +94,11 @@ func (w *Watch) LastProgress() time.Time {
 	return time.Time{}
 }
 
-// run watches until ctx ends or watching on makes no sense.
-func (w *Watch) run(ctx context.Context) error {
+// run watches until ctx ends, with the caller's or with the store, or watching on
+// makes no sense.
+func (w *Watch) run(ctx, caller context.Context) error {
 	if w.delivered == 0 {
-		rev, err := w.store.Revision(ctx)
+		rev, err := w.store.Revision(caller)
 		if err != nil {
 			return err
 		}
@@ -110,11 +110,11 @@ func (w *Watch) run(ctx context.Context) error {
 		before := w.delivered
 		err := w.stream(ctx)
 		if ctx.Err() != nil {
-			return w.store.failed(ctx, "watch "+w.prefix, ctx.Err())
+			return w.store.failed(caller, "watch "+w.prefix, ctx.Err())
 		}
-		err = translate(err)
+		err = w.store.failed(caller, "watch "+w.prefix, err)
 		if errors.Is(err, ErrCompacted) || errors.Is(err, ErrPermission) {
-			return fmt.Errorf("watch %s: %w", w.prefix, err)
+			return err
 		}
 		w.store.log.Debug("watch taken up again", "prefix", w.prefix, "error", err)
 		if w.delivered != before {
