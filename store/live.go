@@ -41,7 +41,8 @@ func (r Tunnel) Key() string { return TunnelPrefix + string(r.Cluster) + "/" + r
 // Mandate is touched in every transaction that changes what a cluster's agents
 // are told; its mod revision is the revision of the signed state.
 type Mandate struct {
-	Cluster trust.ClusterUID
+	Cluster   trust.ClusterUID
+	ClusterID string // resource id: a uid finds its cluster by its mandate
 }
 
 // Key places a mandate.
@@ -51,12 +52,23 @@ func (r Mandate) Key() string { return MandatePrefix + string(r.Cluster) }
 type AgentStatus struct {
 	Cluster  trust.ClusterUID
 	Agent    string // "proxy" or "reconciler"
-	Instance string // of the reporting process
+	Instance string // of the process that was heard last
 	Version  string
 	Epoch    int64
-	Revision int64 // the mandate revision it has applied
+	Revision int64 // the mandate revision that process has applied
 	Seen     time.Time
 	Report   []byte // the reconciler's mandate.Report, JSON; empty for the proxy agent
+
+	// Instances are the processes heard lately, that one included: while a
+	// Deployment rolls there are several.
+	Instances map[string]AgentInstance `json:",omitempty"`
+}
+
+// AgentInstance is one process of an agent.
+type AgentInstance struct {
+	Version         string
+	Epoch, Revision int64
+	Seen            time.Time // stored before the answer to its nonce is signed
 }
 
 // Key places a status by cluster and agent.
@@ -65,9 +77,11 @@ func (r AgentStatus) Key() string { return AgentPrefix + string(r.Cluster) + "/"
 // Installation is this installation's own identity, written once at first
 // start. Epoch grows when a store is restored from a copy.
 type Installation struct {
-	TenantID string
-	Epoch    int64
-	Created  time.Time
+	TenantID      string
+	Epoch         int64
+	Subscription  string // GUID of the first subscription
+	AdminClientID string // the first administrator's identity
+	Created       time.Time
 }
 
 // Key places the one installation record.

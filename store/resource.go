@@ -86,6 +86,7 @@ type Binding struct {
 	SourceID   string          // sourceResourceId byte for byte as sent
 	Source     trust.Principal // the source's identity at consent
 	Roles      []string        // as sent, in order
+	Extra      json.RawMessage `json:",omitempty"` // properties as sent that we do not know
 
 	Grants  []trust.Grant // in force: what gateways let through now
 	Desired []trust.Grant // what the agents are told to apply; equal to Grants when settled
@@ -107,6 +108,7 @@ type Source struct {
 	Identity           *SystemIdentity `json:",omitempty"`
 	State              string
 	Properties         json.RawMessage
+	Other              json.RawMessage `json:",omitempty"` // other top-level members as last sent: kind, sku, …
 	Stamp              Stamp
 }
 
@@ -134,8 +136,9 @@ func (r RoleAssignment) Key() string { return ResourceKey(r.ID) }
 
 // Role is a trusted access role published by this installation's users.
 type Role struct {
-	Role  trust.Role
-	Stamp Stamp
+	Role         trust.Role
+	Subscription string // GUID of the subscription it was published from, which alone may change it
+	Stamp        Stamp
 }
 
 // Key places a published role.
@@ -143,3 +146,33 @@ func (r Role) Key() string { return RolePrefix + trust.Fold(string(r.Role.FullNa
 
 // RolePrefix holds the roles published here.
 const RolePrefix = "/roles/"
+
+// Use says that a binding names a source, so that what becomes of the source
+// finds its bindings.
+type Use struct {
+	SourceID   string
+	BindingID  string
+	BindingUID trust.BindingUID
+}
+
+// UsePrefix holds the uses of one source. No resource type is named ":".
+func UsePrefix(sourceID string) string { return "/uses" + trust.Fold(sourceID) + "/:/" }
+
+// Key places a use below its source.
+func (r Use) Key() string { return UsePrefix(r.SourceID) + string(r.BindingUID) }
+
+// Departed is a binding that was deleted and may not be gone everywhere yet. Its
+// creation is the deletion's commit.
+type Departed struct {
+	Binding   Binding // as it was
+	Operation string  // id of the operation in charge
+	Refused   bool    // no gateway and no agent lets it through any more
+}
+
+// DepartedPrefix holds departed bindings by cluster.
+const DepartedPrefix = "/departed/"
+
+// Key places a departed binding by its cluster.
+func (r Departed) Key() string {
+	return DepartedPrefix + string(r.Binding.ClusterUID) + "/" + string(r.Binding.UID)
+}
