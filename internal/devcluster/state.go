@@ -30,6 +30,7 @@ const (
 	rankAPIServer
 	rankController
 	rankNode
+	rankCompanion
 )
 
 // record names one process for good: a pid is used again, a pid with its start
@@ -132,7 +133,7 @@ func Recover(ctx context.Context, dir string) error {
 // stopProcesses ends every process of s and waits until it is gone.
 func stopProcesses(ctx context.Context, s state) error {
 	var errs []error
-	for rank := rankNode; rank >= rankEtcd; rank-- {
+	for rank := rankCompanion; rank >= rankEtcd; rank-- {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		for _, r := range s.Processes {
