@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/trust"
@@ -155,8 +156,13 @@ type Use struct {
 	BindingUID trust.BindingUID
 }
 
+// UsesPrefix holds the uses of all sources.
+const UsesPrefix = "/uses/"
+
 // UsePrefix holds the uses of one source. No resource type is named ":".
-func UsePrefix(sourceID string) string { return "/uses" + trust.Fold(sourceID) + "/:/" }
+func UsePrefix(sourceID string) string {
+	return UsesPrefix + trust.Fold(strings.TrimPrefix(sourceID, "/")) + "/:/"
+}
 
 // Key places a use below its source.
 func (r Use) Key() string { return UsePrefix(r.SourceID) + string(r.BindingUID) }

@@ -42,7 +42,7 @@ const armPrefix = "/arm/"
 var permissions = map[ServerRole][]Permission{
 	RoleControl: {
 		{Installation{}.Key(), true},
-		{armPrefix, true}, {RolePrefix, true},
+		{armPrefix, true}, {RolePrefix, true}, {UsesPrefix, true}, {DepartedPrefix, true},
 		{IdentityPrefix, true}, {FederatedPrefix, true}, {SharedKeyPrefix, true},
 		{AgentPrefix, true}, {MandatePrefix, true},
 		{OperationPrefix, true}, {RunnerPrefix, true},
