@@ -41,6 +41,40 @@ func (c *Cluster) cgroup() string { return cgroupOf(c.sup.journal.snapshot().ID)
 
 func cgroupOf(id string) string { return "/sallyport-devcluster-" + id }
 
+// makeCgroups makes the cgroup of every node: below it the kubelet keeps its
+// pods, and nothing of the cluster is anywhere else.
+func (c *Cluster) makeCgroups() error {
+	mounts, err := cgroupMounts()
+	if err != nil {
+		return fmt.Errorf("make cgroups: %w", err)
+	}
+	for _, m := range mounts {
+		top := filepath.Join(m, c.cgroup())
+		for _, n := range c.nodes {
+			if err := os.MkdirAll(filepath.Join(top, n.name), 0o755); err != nil {
+				return fmt.Errorf("make cgroups: %w", err)
+			}
+		}
+		// Version 2 hands controllers down level by level. What the kernel
+		// refuses the kubelet misses, and says which.
+		for _, dir := range []string{m, top} {
+			for _, controller := range []string{"+cpu", "+cpuset", "+memory", "+pids", "+io", "+hugetlb"} {
+				_ = writeExisting(filepath.Join(dir, "cgroup.subtree_control"), controller)
+			}
+		}
+	}
+	return nil
+}
+
+func writeExisting(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
 // removeCgroups removes a cluster's tree in every hierarchy.
 func removeCgroups(id string) error {
 	mounts, err := cgroupMounts()

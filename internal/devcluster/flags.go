@@ -12,11 +12,11 @@ const etcdSocket = "unix://etcd:0"
 func (c *Cluster) etcdFlags() []string {
 	return append([]string{
 		"etcd",
-		"--name=default",
+		"--name=dev",
 		"--data-dir=" + filepath.Join(c.dir, dirEtcd),
 		"--listen-client-urls=" + etcdSocket, "--advertise-client-urls=" + etcdSocket,
 		"--listen-peer-urls=unix://etcd-peer:0", "--initial-advertise-peer-urls=unix://etcd-peer:0",
-		"--initial-cluster=default=unix://etcd-peer:0",
+		"--initial-cluster=dev=unix://etcd-peer:0",
 		// Nothing here survives a power cut on purpose; fsync is most of a write's time.
 		"--unsafe-no-fsync=true",
 		"--snapshot-count=5000",

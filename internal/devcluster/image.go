@@ -23,7 +23,7 @@ type Image struct {
 	Files      []ImageFile
 	Entrypoint []string
 	Env        []string // NAME=value
-	User       string   // uid or uid:gid; empty is root
+	User       string   // a uid; empty is root
 	WorkingDir string
 }
 

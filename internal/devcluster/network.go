@@ -63,6 +63,9 @@ func (c *Cluster) makeNetwork(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.makeCgroups(); err != nil {
+		return err
+	}
 	slot, err := c.takeSlot(ctx)
 	if err != nil {
 		return err

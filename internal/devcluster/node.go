@@ -80,17 +80,8 @@ func (c *Cluster) startNodeInit(i int) error {
 	return nil
 }
 
-// startNodes hands every node its specification and waits until all are ready
-// and have the first images.
-func (c *Cluster) startNodes(ctx context.Context) error {
-	for i := range c.nodes {
-		if err := c.finishNode(i); err != nil {
-			return fmt.Errorf("start %s: %w", c.nodes[i].name, err)
-		}
-	}
-	if err := c.wait(ctx, "the nodes", c.nodesReady); err != nil {
-		return err
-	}
+// addFirstImages gives every node the images it cannot do without.
+func (c *Cluster) addFirstImages(ctx context.Context) error {
 	tool := Image{
 		Name:       ToolImage,
 		Files:      []ImageFile{{Path: "/bin/nodetool", From: c.cfg.NodeTool}},
@@ -110,7 +101,8 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 	return nil
 }
 
-// finishNode writes the node's configuration and lets it start.
+// finishNode writes the node's configuration and lets it start. It does not
+// wait until the node is ready.
 func (c *Cluster) finishNode(i int) error {
 	n := c.nodes[i]
 	defer n.pipe.Close()

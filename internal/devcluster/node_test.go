@@ -1,6 +1,14 @@
 package devcluster_test
 
 import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -9,53 +17,166 @@ import (
 	"github.com/sallyport/sallyport/internal/devcluster/devclustertest"
 )
 
-const toolPod = `
+// toolPod is a pod of the given name on a node, and its service.
+func toolPod(name, node string) string {
+	return fmt.Sprintf(`
 apiVersion: v1
 kind: Pod
-metadata: {name: tool, labels: {app: tool}}
+metadata: {name: %[1]s, labels: {app: %[1]s}}
 spec:
   terminationGracePeriodSeconds: 0
+  nodeName: %[2]s
   containers:
   - name: tool
-    image: ` + devcluster.ToolImage + `
+    image: %[3]s
     command: [sh, -c, "echo started; serve 8080"]
-    ports: [{containerPort: 8080}]
     resources: {limits: {memory: 64Mi, cpu: 500m}}
     readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: tool}
+metadata: {name: %[1]s}
 spec:
-  selector: {app: tool}
+  selector: {app: %[1]s}
   ports: [{port: 80, targetPort: 8080}]
-`
+---
+`, name, node, devcluster.ToolImage)
+}
 
-func TestNode(t *testing.T) {
-	began := time.Now()
-	c := devclustertest.Start(t, devcluster.Config{Nodes: 1})
-	t.Logf("ready after %s", time.Since(began).Round(time.Millisecond))
-	ctx := t.Context()
-	if err := c.Apply(ctx, toolPod); err != nil {
+// runPods starts pods a, b, … one on each node and waits until they serve.
+func runPods(t *testing.T, c *devcluster.Cluster) {
+	t.Helper()
+	var manifest string
+	args := []string{"wait", "--for=condition=Ready", "--timeout=60s"}
+	for i, n := range c.Nodes() {
+		name := string(rune('a' + i))
+		manifest += toolPod(name, n.Name())
+		args = append(args, "pod/"+name)
+	}
+	if err := c.Apply(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := c.Kubectl(ctx, "wait", "--for=condition=Ready", "pod/tool", "--timeout=60s"); err != nil {
-		events, _ := c.Kubectl(ctx, "get", "events,pods", "-A", "-o", "wide")
-		t.Fatalf("%v %s\n%s", err, out, events)
+	if _, err := c.Kubectl(t.Context(), args...); err != nil {
+		state, _ := c.Kubectl(t.Context(), "get", "events,pods", "-A", "-o", "wide")
+		t.Fatalf("%v\n%s", err, state)
 	}
-	t.Logf("pod ready after %s", time.Since(began).Round(time.Millisecond))
+}
+
+func TestNodes(t *testing.T) {
+	began := time.Now()
+	c := devclustertest.Start(t, devcluster.Config{Nodes: 2})
+	t.Logf("2 nodes ready after %s", time.Since(began).Round(time.Millisecond))
+	runPods(t, c)
+	t.Logf("2 pods ready after %s", time.Since(began).Round(time.Millisecond))
+
+	ctx := t.Context()
+	podB, err := c.Kubectl(ctx, "get", "pod", "b", "-o", "jsonpath={.status.podIP}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	services, err := c.Kubectl(ctx, "get", "service", "a", "b", "-o", "jsonpath={.items[*].spec.clusterIP}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ips := strings.Fields(services)
 	for _, tt := range []struct{ args, want string }{
-		{"logs tool", "started\n"},
-		{"exec tool -- hostname", "tool\n"},
-		{"exec tool -- fetch http://localhost:8080/here", "GET /here 0 bytes\n"},
-		{"exec tool -- fetch http://tool.default/here", ""},
-		{"get --raw /api/v1/namespaces/default/pods/tool:8080/proxy/via-pod", "GET /via-pod 0 bytes\n"},
-		{"get --raw /api/v1/namespaces/default/services/tool:80/proxy/via-service", "GET /via-service 0 bytes\n"},
-		{"exec tool -- sh -c fetch${IFS}x", ""},
+		{"logs a", "started\n"},
+		{"exec a -- hostname", "a\n"},
+		{"exec a -- fetch http://" + podB + ":8080/other-node", "GET /other-node 0 bytes\n"},
+		{"exec a -- fetch http://" + ips[0] + "/own-service", "GET /own-service 0 bytes\n"},
+		{"exec a -- fetch http://" + ips[1] + "/other-service", "GET /other-service 0 bytes\n"},
+		{"get --raw /api/v1/namespaces/default/pods/b:8080/proxy/via-pod", "GET /via-pod 0 bytes\n"},
+		{"get --raw /api/v1/namespaces/default/services/b:80/proxy/via-service", "GET /via-service 0 bytes\n"},
+		{"exec b -- cat /var/run/secrets/kubernetes.io/serviceaccount/namespace", "default"},
 	} {
 		out, err := c.Kubectl(ctx, strings.Fields(tt.args)...)
-		if !strings.Contains(out, tt.want) || err != nil && tt.want != "" {
+		if !strings.Contains(out, tt.want) || err != nil {
 			t.Errorf("kubectl %s = %q, %v; want %q in it", tt.args, out, err, tt.want)
 		}
+	}
+	t.Run("exec with stdin", func(t *testing.T) { execStdin(t, c) })
+	t.Run("cp", func(t *testing.T) { copyBothWays(t, c) })
+	t.Run("port-forward", func(t *testing.T) { portForward(t, c) })
+	t.Run("image", func(t *testing.T) { ownImage(t, c) })
+}
+
+func execStdin(t *testing.T, c *devcluster.Cluster) {
+	cmd := c.KubectlCommand(t.Context(), "exec", "-i", "a", "--", "sh", "-c", "cat | wc -c; exit 7")
+	cmd.Stdin = bytes.NewReader(make([]byte, 10<<20))
+	out, err := cmd.Output()
+	if string(out) != "10485760\n" || cmd.ProcessState.ExitCode() != 7 {
+		t.Errorf("exec = %q, %v; want 10485760 and status 7", out, err)
+	}
+}
+
+func copyBothWays(t *testing.T, c *devcluster.Cluster) {
+	dir := t.TempDir()
+	want := make([]byte, 5<<20)
+	if _, err := rand.Read(want); err != nil {
+		t.Fatal(err)
+	}
+	there, back := filepath.Join(dir, "there"), filepath.Join(dir, "back")
+	if err := os.WriteFile(there, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"cp", there, "a:/tmp/file"}, {"cp", "a:/tmp/file", back}} {
+		if _, err := c.Kubectl(t.Context(), args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(back); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("after cp there and back: %d bytes, %v", len(got), err)
+	}
+}
+
+func portForward(t *testing.T, c *devcluster.Cluster) {
+	cmd := c.KubectlCommand(t.Context(), "port-forward", "pod/b", ":8080", "--address=127.0.0.1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	line, err := bufio.NewReader(out).ReadString('\n') // Forwarding from 127.0.0.1:PORT -> 8080
+	fields := strings.Fields(line)
+	if err != nil || len(fields) < 3 {
+		t.Fatalf("kubectl port-forward says %q, %v", line, err)
+	}
+	resp, err := http.Get("http://" + fields[2] + "/fill/3000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if n, err := io.Copy(io.Discard, resp.Body); n != 3000000 || err != nil {
+		t.Errorf("through port-forward: %d bytes, %v", n, err)
+	}
+}
+
+// ownImage runs an image made here, as the agents' images will be.
+func ownImage(t *testing.T, c *devcluster.Cluster) {
+	image := devcluster.Image{
+		Name:       "dev.sallyport.test/own:1",
+		Files:      []devcluster.ImageFile{{Path: "/etc/deep/motd", Data: []byte("made by hand\n"), Mode: 0o644}},
+		Entrypoint: []string{"/bin/sh", "-c", "cat /etc/deep/motd; id"},
+		User:       "1000",
+	}
+	tool, err := devcluster.BuildNodeTool(t.Context(), devcluster.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image.Files = append(image.Files, devcluster.ImageFile{Path: "/bin/sh", From: tool})
+	if err := c.AddImage(t.Context(), image); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Kubectl(t.Context(), "run", "own", "--image="+image.Name, "--restart=Never"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Kubectl(t.Context(), "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/own", "--timeout=30s"); err != nil {
+		t.Error(err)
+	}
+	if out, err := c.Kubectl(t.Context(), "logs", "own"); out != "made by hand\nuid=1000 gid=0\n" {
+		t.Errorf("logs = %q, %v", out, err)
 	}
 }

@@ -75,7 +75,7 @@ authentication:
 authorization: {mode: Webhook}
 cgroupDriver: cgroupfs
 cgroupRoot: %s
-cgroupsPerQOS: false
+cgroupsPerQOS: true
 clusterDNS: [127.0.0.1]
 clusterDomain: cluster.local
 containerRuntimeEndpoint: unix://%s
@@ -96,6 +96,8 @@ mode: iptables
 clusterCIDR: %s
 clientConnection: {kubeconfig: /node/conf/kube-proxy.kubeconfig}
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
+nodePortAddresses: [primary]
+iptables: {localhostNodePorts: false}
 healthzBindAddress: 127.0.0.1:10256
 metricsBindAddress: 127.0.0.1:10249
 `

@@ -141,10 +141,24 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.startControlPlane(ctx); err != nil {
 		return err
 	}
+	if !c.cfg.Controllers {
+		return nil
+	}
+	for i := range c.nodes {
+		if err := c.finishNode(i); err != nil {
+			return fmt.Errorf("start %s: %w", c.nodes[i].name, err)
+		}
+	}
+	if err := c.wait(ctx, "the default ServiceAccount", c.defaultServiceAccount); err != nil {
+		return err
+	}
 	if c.cfg.Nodes == 0 {
 		return nil
 	}
-	return c.startNodes(ctx)
+	if err := c.wait(ctx, "the nodes", c.nodesReady); err != nil {
+		return err
+	}
+	return c.addFirstImages(ctx)
 }
 
 // choosePort reserves the API server's port in its own network namespace.
@@ -203,8 +217,5 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	if err := run(rankController, c.controllerManagerFlags()); err != nil {
 		return err
 	}
-	if err := run(rankController, c.schedulerFlags()); err != nil {
-		return err
-	}
-	return c.wait(ctx, "the default ServiceAccount", c.defaultServiceAccount)
+	return run(rankController, c.schedulerFlags())
 }
