@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"flag"
 	"log/slog"
 	"math/big"
 	"net"
@@ -28,6 +29,11 @@ import (
 
 func TestMain(m *testing.M) {
 	child()
+	flag.Parse()
+	// These tests wait more than they compute.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m,
 		// Started by package initialisation or kept for the process's life by
 		// etcd and its libraries, not per store.

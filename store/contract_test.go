@@ -17,6 +17,7 @@ import (
 )
 
 func TestCompareAndSwapUnderConcurrency(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store.Store) {
 		commit(t, s, store.Create(note{"/n/counter", "0"}))
 		const workers, each = 8, 15
@@ -52,6 +53,7 @@ func TestCompareAndSwapUnderConcurrency(t *testing.T) {
 // Each comparison, once held and once not. When it does not hold, the error
 // says which one, and the put beside it has not happened.
 func TestCommitIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store.Store) {
 		old := commit(t, s, store.Create(note{"/n/a", "old"}))
 		rev := commit(t, s, store.Update(note{"/n/a", "new"}, old))
@@ -103,6 +105,7 @@ func TestCommitIsAllOrNothing(t *testing.T) {
 }
 
 func TestWhatCommitRefuses(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store.Store) {
 		many := make([]store.Op, 5000)
 		for i := range many {
@@ -151,6 +154,7 @@ func keys(items []store.Item[note]) []string {
 }
 
 func TestListPages(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store.Store) {
 		const n = 1203 // more than two round trips
 		var want []string
@@ -195,6 +199,7 @@ func TestListPages(t *testing.T) {
 }
 
 func TestPrefixesDoNotMix(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store.Store) {
 		rev, err := s.Revision(t.Context())
 		if err != nil {
@@ -278,6 +283,7 @@ func count[T store.Record](t *testing.T, s *store.Store) int {
 }
 
 func TestCloseEndsEverything(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store.Store) {
 		w := s.Watch(t.Context(), "/n/", 0)
 		lease, err := s.Lease(t.Context(), time.Minute)

@@ -27,9 +27,12 @@ const (
 	maxTxnOps      = 4096
 )
 
-// stopTime is how long a stopping etcd is waited for: one that met an error it
-// cannot continue after may never end.
-const stopTime = 10 * time.Second
+// How long a stopping etcd is waited for. One that met an error it cannot
+// continue after may never end.
+const (
+	stopTime = 10 * time.Second
+	lostTime = time.Second
+)
 
 // embedded is an etcd member inside this process, without any listener.
 type embedded struct {
@@ -50,7 +53,7 @@ type embedded struct {
 
 // startEmbedded locks the directory, starts etcd on it and returns when it
 // serves. fail is called, once at most, when etcd stops by itself later.
-func startEmbedded(ctx context.Context, cfg Config, fail func(string, error)) (*embedded, error) {
+func startEmbedded(ctx context.Context, cfg Config, fail func(error)) (*embedded, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, trust.Errorf(trust.Invalid, "the data directory %s cannot be made", cfg.Dir).Because(err)
 	}
@@ -69,9 +72,9 @@ func startEmbedded(ctx context.Context, cfg Config, fail func(string, error)) (*
 	e.watcher.Go(func() {
 		select {
 		case <-e.lost:
-			fail(e.lostErr.Error(), e.lostErr)
+			fail(e.lostErr)
 		case <-e.etcd.Server.StopNotify():
-			fail("etcd stopped", errors.New("etcd stopped"))
+			fail(errors.New("etcd stopped"))
 		case <-e.stopping:
 		}
 	})
@@ -188,8 +191,8 @@ func (e *embedded) room() error {
 	if free >= e.reserve {
 		return nil
 	}
-	return away(nil, "free space on the disk of "+e.dir+"; nothing needs a restart",
-		"the disk of the data directory is full: %d MiB free, %d MiB needed to write safely", free>>20, e.reserve>>20)
+	return away(nil, "free space on the disk of the server's data directory; nothing needs a restart",
+		"the store's disk is full: %d MiB free, %d MiB needed to write safely", free>>20, e.reserve>>20)
 }
 
 // stop stops etcd, waits for it and gives the directory free.
@@ -202,13 +205,19 @@ func (e *embedded) stop() error {
 			defer close(done)
 			e.etcd.Close()
 		}()
-		timer := time.NewTimer(stopTime)
+		wait := stopTime
+		select {
+		case <-e.lost:
+			wait = lostTime
+		default:
+		}
+		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
 		case <-done:
 		case <-timer.C:
 			// The lock stays with the process: what hangs may still write.
-			return away(nil, "", "the embedded etcd did not stop within %s", stopTime)
+			return away(nil, "", "the embedded etcd did not stop within %s", wait)
 		}
 	}
 	if err := e.lock.Close(); err != nil {

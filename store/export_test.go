@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -32,3 +33,11 @@ var (
 
 // Sized sets the size metrics.
 func (s *Store) Sized(size, quota int64) bool { return s.metrics.sized(size, quota) }
+
+// RaiseNoSpace raises etcd's alarm of a used-up quota.
+func (s *Store) RaiseNoSpace(ctx context.Context) error {
+	_, err := s.embedded.etcd.Server.Alarm(ctx, &etcdserverpb.AlarmRequest{
+		Action: etcdserverpb.AlarmRequest_ACTIVATE, Alarm: etcdserverpb.AlarmType_NOSPACE,
+	})
+	return err
+}

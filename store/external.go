@@ -26,7 +26,6 @@ func dial(cfg Config) (*clientv3.Client, error) {
 		DialKeepAliveTime:    pingAfter,
 		DialKeepAliveTimeout: pingTimeout,
 		PermitWithoutStream:  false,
-		MaxCallRecvMsgSize:   256 << 20, // a page of large records
 		Logger:               etcdLogger(cfg.Log, nil),
 	})
 	if err != nil {

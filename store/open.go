@@ -150,10 +150,10 @@ func (s *Store) Err() error {
 
 // fail marks the store as unusable: etcd met an error that it cannot continue
 // after.
-func (s *Store) fail(message string, cause error) {
-	s.cancel(away(cause, "look at the disk of the data directory, then start the server again; nothing acknowledged is lost",
-		"the store has stopped: %s", message))
-	s.log.Error("store failed", "reason", message, "error", cause)
+func (s *Store) fail(cause error) {
+	s.cancel(away(cause, "look at the server's log and its disk, then start it again; nothing acknowledged is lost",
+		"the store has stopped: it could not write or read its files"))
+	s.log.Error("store failed", "error", cause)
 }
 
 // errClosed is the cause after Close.
