@@ -1,0 +1,3 @@
+package client
+
+const maxBody = 16 << 20 // of an answer, in bytes
