@@ -20,9 +20,9 @@ import (
 	"github.com/sallyport/sallyport/trust"
 )
 
-// EnrolAudience is the audience of the projected token that an agent enrols
+// enrolAudience is the audience of the projected token that an agent enrols
 // with. A token for one cluster is worthless for another.
-func EnrolAudience(cluster trust.ClusterUID) string { return "sallyport:enrol:" + string(cluster) }
+func enrolAudience(cluster trust.ClusterUID) string { return "sallyport:enrol:" + string(cluster) }
 
 // Options say what to render.
 type Options struct {

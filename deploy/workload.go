@@ -145,7 +145,7 @@ func (o Options) pod(a agent) corev1.PodSpec {
 		Volumes: []corev1.Volume{
 			{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: configName}}}},
 			{Name: "enrol", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{
-				ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: EnrolAudience(o.Cluster), ExpirationSeconds: ptr[int64](600), Path: "token"},
+				ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: enrolAudience(o.Cluster), ExpirationSeconds: ptr[int64](600), Path: "token"},
 			}}}}},
 		},
 	}

@@ -121,13 +121,17 @@ func fenceMarker(cluster trust.ClusterUID, role trust.RoleName, name string) Exp
 	}), Why: "Lifts the fence for bindings to role " + string(role) + "; accepted with --unfenced.", Rules: []string{"No API serves this; the policy sallyport-fence asks for it."}}
 }
 
-// Forbidden lists rights that neither agent needs: an agent that holds one
-// refuses to run, since a thief of its token would hold it too.
-func Forbidden() []trust.Attributes {
+// Forbidden lists rights that an agent (by its ServiceAccount's name) must not
+// hold: it refuses to run with one of them, since a thief of its token would
+// hold it too.
+func Forbidden(agentAccount string) []trust.Attributes {
 	on := func(verb, group, resource, namespace string) trust.Attributes {
 		return trust.Attributes{Verb: verb, APIGroup: group, Resource: resource, Namespace: namespace, ResourceRequest: true}
 	}
-	return []trust.Attributes{
+	token := func(namespace string) trust.Attributes {
+		return trust.Attributes{Verb: "create", Resource: "serviceaccounts", Subresource: "token", Namespace: namespace, ResourceRequest: true}
+	}
+	list := []trust.Attributes{
 		on("*", "*", "*", ""),
 		on("impersonate", "", "users", ""),
 		on("impersonate", "", "groups", ""),
@@ -137,35 +141,25 @@ func Forbidden() []trust.Attributes {
 		on("create", rbacGroup, "clusterroles", ""),
 		on("update", rbacGroup, "clusterroles", ""),
 		on("patch", rbacGroup, "clusterroles", ""),
-		on("get", "", "secrets", ""),
-		on("list", "", "secrets", ""),
-		on("create", "", "secrets", ""),
-		on("create", "", "pods", ""),
-		on("create", "apps", "deployments", ""),
-		on("delete", "admissionregistration.k8s.io", "validatingadmissionpolicies", ""),
+		on("create", "admissionregistration.k8s.io", "validatingadmissionpolicies", ""),
 		on("update", "admissionregistration.k8s.io", "validatingadmissionpolicies", ""),
-		on("get", "", "secrets", SystemNamespace),
-		on("create", "", "pods", SystemNamespace),
-		on("get", "", "secrets", BindingsNamespace),
-		on("create", "", "secrets", BindingsNamespace),
-		on("create", "", "pods", BindingsNamespace),
+		on("delete", "admissionregistration.k8s.io", "validatingadmissionpolicies", ""),
+		on("delete", "admissionregistration.k8s.io", "validatingadmissionpolicybindings", ""),
+		on("create", "apps", "deployments", ""),
+		token(""), token("kube-system"), token(SystemNamespace),
 	}
-}
-
-// ForbiddenFor adds what one agent must not hold because the other does.
-func ForbiddenFor(agentAccount string) []trust.Attributes {
-	list := Forbidden()
+	for _, namespace := range []string{"", SystemNamespace, BindingsNamespace} {
+		list = append(list,
+			on("get", "", "secrets", namespace), on("list", "", "secrets", namespace), on("create", "", "secrets", namespace), on("create", "", "pods", namespace))
+	}
 	switch agentAccount {
 	case ReconcilerAccount:
-		list = append(list,
-			trust.Attributes{Verb: "create", Resource: "serviceaccounts", Subresource: "token", ResourceRequest: true},
-			trust.Attributes{Verb: "create", Resource: "serviceaccounts", Subresource: "token", Namespace: BindingsNamespace, ResourceRequest: true})
+		list = append(list, token(BindingsNamespace))
 	case ProxyAccount:
 		list = append(list,
-			trust.Attributes{Verb: "create", Resource: "serviceaccounts", Subresource: "token", ResourceRequest: true},
-			trust.Attributes{Verb: "create", APIGroup: rbacGroup, Resource: "clusterrolebindings", ResourceRequest: true},
-			trust.Attributes{Verb: "create", APIGroup: rbacGroup, Resource: "rolebindings", Namespace: BindingsNamespace, ResourceRequest: true},
-			trust.Attributes{Verb: "create", Resource: "serviceaccounts", Namespace: BindingsNamespace, ResourceRequest: true})
+			on("create", rbacGroup, "clusterrolebindings", ""),
+			on("create", rbacGroup, "rolebindings", BindingsNamespace),
+			on("create", "", "serviceaccounts", BindingsNamespace))
 	}
 	return list
 }

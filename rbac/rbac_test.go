@@ -229,7 +229,11 @@ func TestAgentsHoldNothingDangerous(t *testing.T) {
 				}
 			}
 		}
-		for _, a := range Forbidden() {
+		account := ReconcilerAccount
+		if strings.Contains(e.Object.GetName(), "proxy") {
+			account = ProxyAccount
+		}
+		for _, a := range Forbidden(account) {
 			if e.Object.GetNamespace() != a.Namespace {
 				continue
 			}
