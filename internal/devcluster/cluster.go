@@ -39,6 +39,7 @@ type Cluster struct {
 	sup     *supervisor
 	nodes   []*Node
 	release func() // gives the reserved port back
+	ended   bool   // stopped or released; Stop and Release are for one goroutine
 }
 
 // URL is the API server's, without a slash at the end.
@@ -66,11 +67,12 @@ func (c *Cluster) ServiceAccountIssuer() string { return c.URL() }
 func (c *Cluster) Dir() string { return c.dir }
 
 // LogPath is the log of a process: "etcd", "kube-apiserver",
-// "kube-controller-manager", "kube-scheduler", "node-0".
+// "kube-controller-manager", "kube-scheduler", "node-0" (its first process),
+// "node-0-containerd", "node-0-kubelet", "node-0-kube-proxy".
 func (c *Cluster) LogPath(name string) string { return filepath.Join(c.dir, dirLogs, name+".log") }
 
-// PID returns the process of that name, as in LogPath, or 0: for tests that
-// freeze or kill a part of the cluster.
+// PID returns the process of that name, as in LogPath but not those inside a
+// node, or 0.
 func (c *Cluster) PID(name string) int {
 	for _, r := range c.sup.journal.snapshot().Processes {
 		if r.Name == name {
@@ -172,19 +174,18 @@ func (c *Cluster) Failure() error { return c.sup.failure() }
 // The folder keeps logs, the audit log and the certificates, unless Start made
 // it. A second call does nothing.
 func (c *Cluster) Stop(ctx context.Context) error {
-	if c.sup == nil {
+	if c.ended {
 		return nil
 	}
-	sup := c.sup
-	c.sup = nil
+	c.ended = true
 	c.http.CloseIdleConnections()
-	err := sup.stop(ctx)
+	err := c.sup.stop(ctx)
 	for _, n := range c.nodes {
 		n.pipe.Close() // a second time, unless the start failed before it was used
 	}
 	c.release()
 	if err == nil {
-		err = sup.journal.snapshot().clean(c.dir)
+		err = c.sup.journal.snapshot().clean(c.dir)
 	}
 	if c.temp {
 		err = errors.Join(err, os.RemoveAll(c.dir))
@@ -196,17 +197,18 @@ func (c *Cluster) Stop(ctx context.Context) error {
 }
 
 // Release ends this process's ownership of a cluster that was started with
-// Config.Detached and leaves it running; Recover stops it later.
+// Config.Detached and leaves it running; Recover stops it later. The goroutines
+// that wait for the cluster's processes stay until those or this process end.
 func (c *Cluster) Release() error {
 	if !c.cfg.Detached {
 		return errors.New("release cluster: it was not started with Detached")
 	}
-	if c.sup == nil {
+	if c.ended {
 		return nil
 	}
+	c.ended = true
 	c.http.CloseIdleConnections()
 	c.release()
 	c.sup.thread.close()
-	c.sup = nil
 	return nil
 }

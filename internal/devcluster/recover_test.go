@@ -91,6 +91,7 @@ func launcher(t *testing.T, cfg launcherConfig) (cmd *exec.Cmd, stdout *bufio.Re
 
 type recordedState struct {
 	ID        string
+	Links     []string
 	Processes []struct {
 		Name string
 		PID  int
@@ -179,6 +180,9 @@ func TestDetachedOutlivesItsLauncher(t *testing.T) {
 
 func TestKilledLauncher(t *testing.T) {
 	cfg := launcherConfig{Config: devcluster.Config{Binary: devclustertest.Binary(t), Dir: t.TempDir()}}
+	if ok, _ := devcluster.CanRunNodes(); ok {
+		cfg.Nodes = 1
+	}
 	cmd, out := launcher(t, cfg)
 	if _, err := out.ReadString('\n'); err != nil {
 		t.Fatal(err)
@@ -196,7 +200,22 @@ func TestKilledLauncher(t *testing.T) {
 	if err := devcluster.Recover(t.Context(), cfg.Dir); err != nil {
 		t.Fatal(err)
 	}
+	cgroups, err := filepath.Glob("/sys/fs/cgroup/*" + state.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deeper, err := filepath.Glob("/sys/fs/cgroup/*/*" + state.ID)
+	if err != nil || len(cgroups) > 0 || len(deeper) > 0 {
+		t.Errorf("cgroups left: %v %v %v", cgroups, deeper, err)
+	}
+	for _, name := range state.Links {
+		alias, _ := os.ReadFile(filepath.Join("/sys/class/net", name, "ifalias"))
+		if strings.Contains(string(alias), state.ID) {
+			t.Errorf("interface %s left", name)
+		}
+	}
 	// The folder is good for another cluster.
+	cfg.Nodes = 0
 	c, err := devcluster.Start(t.Context(), cfg.Config)
 	if err != nil {
 		t.Fatal(err)
