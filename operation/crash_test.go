@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
@@ -20,13 +19,16 @@ import (
 const childDir = "SALLYPORT_TEST_OPERATION_DIR"
 
 func child() {
+	fail := func(err error) { fmt.Println("error", err); os.Exit(1) }
+	if endpoint := os.Getenv(childEndpoint); endpoint != "" {
+		fail(externalChild(endpoint))
+	}
 	dir := os.Getenv(childDir)
 	if dir == "" {
 		return
 	}
-	fail := func(err error) { fmt.Println("error", err); os.Exit(1) }
 	ctx := context.Background()
-	s, err := store.Open(ctx, store.Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(ctx, store.Config{Dir: dir, Log: quiet})
 	if err != nil {
 		fail(err)
 	}

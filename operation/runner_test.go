@@ -24,9 +24,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+var quiet = slog.New(slog.DiscardHandler)
+
 func open(t *testing.T, dir string) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(t.Context(), store.Config{Dir: dir, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +44,7 @@ func open(t *testing.T, dir string) *store.Store {
 func start(t *testing.T, cfg operation.Config) (stop func()) {
 	t.Helper()
 	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
+		cfg.Log = quiet
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

@@ -71,7 +71,7 @@ func TestEtcdGone(t *testing.T) {
 			if err := call(); trust.KindOf(err) != trust.Unavailable {
 				t.Errorf("%s: %s: %v", what, name, err)
 			}
-			if took := time.Since(start); took > time.Second {
+			if took := time.Since(start); took > 2*time.Second {
 				t.Errorf("%s: %s took %s", what, name, took)
 			}
 		}
@@ -90,7 +90,7 @@ func TestEtcdGone(t *testing.T) {
 	fails("frozen")
 	select {
 	case <-lease.Lost():
-		if took := time.Since(frozen); took > 2500*time.Millisecond {
+		if took := time.Since(frozen); took > 3500*time.Millisecond {
 			t.Errorf("lost after %s", took)
 		}
 	case <-time.After(5 * time.Second):

@@ -2,6 +2,11 @@ package store_test
 
 import (
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +34,8 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.AgentStatus{Cluster: "u", Agent: "proxy"},
 		store.Mandate{Cluster: "u"},
 		store.Operation{ID: "o"},
+		store.Use{SourceID: "/subscriptions/s/x", BindingUID: "b"},
+		store.Departed{Binding: store.Binding{ClusterUID: "u", UID: "b"}},
 		store.Run{Operation: "o"},
 	},
 	store.RoleAuthority: {
@@ -39,6 +46,38 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Gateway{Replica: "r"},
 		store.Tunnel{Cluster: "u", Replica: "r"},
 	},
+}
+
+// The list above has every kind of record that the package defines.
+func TestEveryRecordIsListed(t *testing.T) {
+	listed := map[string]bool{}
+	for _, records := range everyRecord {
+		for _, r := range records {
+			listed[reflect.TypeOf(r).Name()] = true
+		}
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			m, ok := d.(*ast.FuncDecl)
+			if !ok || m.Recv == nil || m.Name.Name != "Key" {
+				continue
+			}
+			if kind, ok := m.Recv.List[0].Type.(*ast.Ident); !ok || !listed[kind.Name] {
+				t.Errorf("%s: a record is not in everyRecord: say who may write it", name)
+			}
+		}
+	}
 }
 
 // Every role tries every write of every kind, its own and the others', and

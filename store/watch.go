@@ -85,8 +85,8 @@ func (w *Watch) Batches() <-chan Batch { return w.batches }
 // again), the context's error, or an error of the store's.
 func (w *Watch) Err() error { return w.err }
 
-// LastProgress is the newest Fresh, the zero time until there is one. It may be
-// called at any time.
+// LastProgress is the Fresh of the last batch that was taken, the zero time
+// until there is one. It may be called at any time.
 func (w *Watch) LastProgress() time.Time {
 	if t := w.fresh.Load(); t != nil {
 		return *t
@@ -217,11 +217,7 @@ func (w *Watch) deliver(ctx context.Context, r clientv3.WatchResponse) error {
 			// have seen.
 			return ErrCompacted
 		}
-		if !w.asked.IsZero() {
-			fresh := w.asked
-			w.fresh.Store(&fresh)
-			w.asked = time.Time{}
-		}
+		b.Fresh, w.asked = w.asked, time.Time{}
 	} else {
 		// While a watch catches up the header is ahead of the events.
 		b.Revision = r.Events[len(r.Events)-1].Kv.ModRevision
@@ -230,10 +226,14 @@ func (w *Watch) deliver(ctx context.Context, r clientv3.WatchResponse) error {
 		}
 		b.Events = w.events(r.Events)
 	}
-	b.Fresh = w.LastProgress()
+	if b.Fresh.IsZero() {
+		b.Fresh = w.LastProgress()
+	}
 	select {
 	case w.batches <- b:
+		// Only now: who takes a batch is done with those before it.
 		w.delivered = b.Revision
+		w.fresh.Store(&b.Fresh)
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
