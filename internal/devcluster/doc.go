@@ -30,6 +30,21 @@
 //	defer c.Stop(context.Background())
 //	req.Header.Set("Authorization", "Bearer "+c.AdminToken()) // to c.URL(), with c.CA()
 //
+// By default a test is skipped while the binary is not in the cache; with
+// SALLYPORT_TEST_DEVCLUSTER=build it is built, with =require it is built and
+// a test that cannot have its cluster fails. SALLYPORT_DEVCLUSTER names a
+// prebuilt binary, KUBEBUILDER_ASSETS a folder of separate ones.
+//
+// A cluster that stays when its launcher ends: Config.Detached, then
+// [Cluster.Release]; [Recover] with the same folder ends it. Recover is also
+// what makes a folder good again after kill -9.
+//
+// A node (root, containerd, runc, CNI plugins, iptables: see [CanRunNodes]) is a
+// process tree in namespaces of its own, so the machine's mounts, packet filter
+// and sysctls are not touched. There is no DNS server in the cluster; pods find
+// services by ClusterIP. [ToolImage] is there from the start, [Cluster.AddImage]
+// brings others.
+//
 // Linux only; elsewhere [Start] says so.
 //
 // [devclustertest]: https://pkg.go.dev/github.com/sallyport/sallyport/internal/devcluster/devclustertest
