@@ -1,0 +1,106 @@
+package authority
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/sallyport/sallyport/trust"
+)
+
+// keysMaxAge is how long an answer about keys may be kept: as long as verifiers
+// keep a set before they look again.
+const keysMaxAge = "public, max-age=300"
+
+// Handler serves the authority's routes, all below /{tenant}/:
+//
+//	POST oauth2/v2.0/token                      token endpoint, scope=
+//	POST oauth2/token                           token endpoint of v1, resource=
+//	GET  v2.0/.well-known/openid-configuration  discovery (also without v2.0)
+//	GET  discovery/v2.0/keys                    key set (also discovery/keys)
+//
+// It takes paths with more than one leading slash, since clients whose authority
+// URL ends in one send them; whoever mounts it must not clean paths by redirect.
+func (a *Authority) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		tenant, route, _ := strings.Cut(strings.TrimLeft(r.URL.Path, "/"), "/")
+		if trust.Fold(tenant) != a.conf.Tenant {
+			a.fail(w, r, &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 90002, text: "Tenant '" + printable(tenant) + "' not found."})
+			return
+		}
+		switch route {
+		case "oauth2/v2.0/token":
+			a.token(w, r, formV2)
+		case "oauth2/token":
+			a.token(w, r, formV1)
+		case "v2.0/.well-known/openid-configuration", ".well-known/openid-configuration":
+			a.discovery(w, r)
+		case "discovery/v2.0/keys", "discovery/keys":
+			a.keySet(w, r)
+		default:
+			a.fail(w, r, &oauthError{status: http.StatusNotFound, code: "invalid_request", number: 900144, text: "The authority has no such endpoint."})
+		}
+	})
+}
+
+// discovery answers with the document of OpenID Connect Discovery 1.0. MSAL
+// wants an authorization_endpoint even where nobody is sent to it.
+func (a *Authority) discovery(w http.ResponseWriter, r *http.Request) {
+	at := a.base + "/" + a.conf.Tenant
+	a.publish(w, r, map[string]any{
+		"issuer":                                a.issuer,
+		"authorization_endpoint":                at + "/oauth2/v2.0/authorize",
+		"token_endpoint":                        at + "/oauth2/v2.0/token",
+		"jwks_uri":                              at + "/discovery/v2.0/keys",
+		"grant_types_supported":                 []string{grantClientCredentials},
+		"response_types_supported":              []string{"code"},
+		"subject_types_supported":               []string{"public"},
+		"id_token_signing_alg_values_supported": []string{a.conf.Algorithm},
+		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "client_secret_basic", "private_key_jwt"},
+		"claims_supported":                      []string{"iss", "aud", "sub", "oid", "tid", "appid", "azp", "idtyp", "xms_mirid", "uti", "ver", "iat", "nbf", "exp"},
+	})
+}
+
+// keySet answers with the JSON Web Key Set (RFC 7517).
+func (a *Authority) keySet(w http.ResponseWriter, r *http.Request) {
+	records, err := a.conf.Directory.published()
+	if err != nil {
+		a.fail(w, r, unavailable(err))
+		return
+	}
+	keys := make([]json.RawMessage, 0, len(records))
+	for _, k := range records {
+		keys = append(keys, k.Public)
+	}
+	a.publish(w, r, map[string]any{"keys": keys})
+}
+
+// publish answers a GET or HEAD with a document that may be cached.
+func (a *Authority) publish(w http.ResponseWriter, r *http.Request, document any) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		a.fail(w, r, &oauthError{status: http.StatusMethodNotAllowed, code: "invalid_request", number: 900561, text: "The endpoint only accepts GET requests."})
+		return
+	}
+	body, err := json.Marshal(document)
+	if err != nil {
+		a.fail(w, r, unavailable(err))
+		return
+	}
+	sum := sha256.Sum256(body)
+	etag := `"` + hex.EncodeToString(sum[:16]) + `"`
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", keysMaxAge)
+	h.Set("ETag", etag)
+	if r.Header.Get("If-None-Match") == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(body)
+	}
+}

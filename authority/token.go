@@ -1,0 +1,388 @@
+package authority
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/sallyport/sallyport/authn"
+	"github.com/sallyport/sallyport/store"
+	"github.com/sallyport/sallyport/trust"
+)
+
+const (
+	maxForm                = 64 << 10
+	grantClientCredentials = "client_credentials"
+	assertionType          = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" // RFC 7523 2.2
+	catchUp                = 2 * time.Second                                          // to see in our own Directory what the store just told
+)
+
+// form is which of the two token endpoints was called: they differ in how the
+// resource is named and in the answer.
+type form uint8
+
+const (
+	formV1 form = iota // resource=, numbers as strings
+	formV2             // scope=<resource>/.default
+)
+
+// request is a token request, read and checked for its form.
+type request struct {
+	clientID, secret, assertion string
+	resource                    string
+	life                        time.Duration
+}
+
+// grant is what a credential was good for.
+type grant struct {
+	identity   store.Identity
+	credential string // its name, see credentialName
+	federated  bool
+}
+
+// token is the token endpoint (RFC 6749 3.2). A request without a credential
+// that the identity holds gets nothing, whoever sends it.
+func (a *Authority) token(w http.ResponseWriter, r *http.Request, f form) {
+	client := a.conf.ClientAddress(r)
+	if wait := a.limit.retryAfter(client); wait > 0 {
+		a.fail(w, r, &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", number: 90055, text: "Too many failed requests from this address.", retry: wait})
+		return
+	}
+	req, oerr := a.read(w, r, f)
+	var g grant
+	if oerr == nil {
+		g, oerr = a.authenticate(r.Context(), req)
+	}
+	if oerr != nil {
+		if oerr.status < http.StatusInternalServerError {
+			a.limit.failed(client)
+		}
+		a.conf.Log.Info("token refused", "client", printable(req.clientID), "address", client.String(), "error", oerr.code, "code", oerr.number, "cause", oerr.cause)
+		a.fail(w, r, oerr)
+		return
+	}
+	now := a.conf.Now()
+	token, err := a.sign(req, g, now)
+	if err != nil {
+		a.conf.Log.Error("token not signed", "error", err)
+		a.fail(w, r, unavailable(err))
+		return
+	}
+	key, _, _ := strings.Cut(g.credential, "#")
+	a.conf.Log.Info("token issued", "client", g.identity.ClientID, "object", g.identity.ObjectID, "audience", req.resource, "credential", key, "address", client.String())
+	a.issued.WithLabelValues("issued").Inc()
+	a.answer(w, f, req, token, now)
+}
+
+// read takes the request apart. Parameters count from the body only (a URL ends
+// up in logs) and only once.
+func (a *Authority) read(w http.ResponseWriter, r *http.Request, f form) (request, *oauthError) {
+	var req request
+	bad := func(number int, format string, args ...any) (request, *oauthError) {
+		return req, &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: number, text: fmt.Sprintf(format, args...)}
+	}
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", "POST")
+		_, e := bad(900561, "The endpoint only accepts POST requests. Received a %s request.", printable(r.Method))
+		e.status = http.StatusMethodNotAllowed
+		return req, e
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+		return bad(900144, "The request body must be of type application/x-www-form-urlencoded.")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return bad(900144, "The request body cannot be read as a form of at most %d bytes.", maxForm)
+	}
+	for name, values := range r.PostForm {
+		if len(values) > 1 {
+			return bad(9000411, "The request is not properly formatted. The parameter '%s' is duplicated.", printable(name))
+		}
+	}
+	get := r.PostForm.Get
+	switch grantType := get("grant_type"); grantType {
+	case grantClientCredentials:
+	case "":
+		return bad(900144, "The request body must contain the following parameter: 'grant_type'.")
+	default:
+		return req, &oauthError{status: http.StatusBadRequest, code: "unsupported_grant_type", number: 70003, text: "The app requested an unsupported grant type '" + printable(grantType) + "'."}
+	}
+	req.clientID, req.secret, req.assertion = get("client_id"), get("client_secret"), get("client_assertion")
+	if id, secret, ok := basic(r); ok {
+		if (req.clientID != "" && req.clientID != id) || req.secret != "" || req.assertion != "" {
+			return bad(9002312, "The request has more than one client credential.")
+		}
+		req.clientID, req.secret = id, secret
+	}
+	switch {
+	case !guid.MatchString(trust.Fold(req.clientID)):
+		return bad(900144, "The request body must contain the following parameter: 'client_id', a GUID.")
+	case req.secret == "" && req.assertion == "":
+		return req, invalidClient(7000216, "'client_assertion' or 'client_secret' is required for the 'client_credentials' grant type.", nil)
+	case req.secret != "" && req.assertion != "":
+		return bad(9002312, "The request has more than one client credential.")
+	case req.assertion != "" && get("client_assertion_type") != assertionType:
+		return bad(900144, "The parameter 'client_assertion_type' must be '%s'.", assertionType)
+	}
+	return req, a.readResource(&req, get, f)
+}
+
+func (a *Authority) readResource(req *request, get func(string) string, f form) *oauthError {
+	if f == formV1 {
+		req.resource = get("resource")
+		if req.resource == "" {
+			return &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 900144, text: "The request body must contain the following parameter: 'resource'."}
+		}
+	} else {
+		resource, ok := strings.CutSuffix(get("scope"), "/.default")
+		if !ok || strings.ContainsAny(resource, " \t") {
+			return &oauthError{status: http.StatusBadRequest, code: "invalid_scope", number: 1002012, text: "The provided value for scope is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI)."}
+		}
+		req.resource = resource
+	}
+	var ok bool
+	if req.life, ok = a.audience(req.resource); !ok {
+		return &oauthError{status: http.StatusBadRequest, code: "invalid_resource", number: 500011, text: "The resource principal named '" + printable(req.resource) +
+			"' was not found. Ask for " + a.base + ", " + a.base + "/gateways/<location> or " + a.base + "/clusters/<uid>."}
+	}
+	return nil
+}
+
+// basic reads client_secret_basic (RFC 6749 2.3.1).
+func basic(r *http.Request) (id, secret string, ok bool) {
+	user, password, ok := r.BasicAuth()
+	if !ok {
+		return "", "", false
+	}
+	id, err1 := url.QueryUnescape(user)
+	secret, err2 := url.QueryUnescape(password)
+	return id, secret, err1 == nil && err2 == nil
+}
+
+// authenticate finds the identity and checks that the request holds one of its
+// credentials. It reads the store, not our memory of it: what is removed there
+// must not be good here.
+func (a *Authority) authenticate(ctx context.Context, req request) (grant, *oauthError) {
+	identity, err := store.Get[store.Identity](ctx, a.conf.Store, store.Identity{ClientID: req.clientID}.Key())
+	switch {
+	case trust.KindOf(err) == trust.NotFound:
+		return grant{}, wrongSecret(err)
+	case err != nil:
+		return grant{}, unavailable(err)
+	case identity.Value.TenantID != a.conf.Tenant:
+		return grant{}, wrongSecret(errors.New("identity of another tenant"))
+	}
+	g := grant{identity: identity.Value}
+	prefix := store.SecretPrefix
+	var revision int64
+	if req.secret != "" {
+		var expired bool
+		g.credential, expired, revision, err = a.bySecret(ctx, req.clientID, req.secret)
+		switch {
+		case err != nil:
+			return grant{}, unavailable(err)
+		case expired:
+			return grant{}, invalidClient(7000222, "The provided client secret keys are expired.", nil)
+		case g.credential == "":
+			return grant{}, wrongSecret(nil)
+		}
+	} else {
+		prefix, g.federated = store.FederatedPrefix, true
+		if g.credential, revision, err = a.byAssertion(ctx, req.clientID, req.assertion); err != nil {
+			return grant{}, wrongAssertion(err)
+		}
+	}
+	// The token must be good here as soon as it is out.
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	if err := errors.Join(a.conf.Directory.wait(ctx, prefix, revision), a.conf.Directory.wait(ctx, store.IdentityPrefix, identity.Revision)); err != nil {
+		return grant{}, unavailable(err)
+	}
+	return g, nil
+}
+
+// claims of an access token, those of an Entra managed identity's (v2, with v1's
+// appid beside azp since clients look for either).
+type claims struct {
+	Audience   string `json:"aud"`
+	Issuer     string `json:"iss"`
+	IssuedAt   int64  `json:"iat"`
+	NotBefore  int64  `json:"nbf"`
+	Expires    int64  `json:"exp"`
+	AppID      string `json:"appid"`
+	AppIDACR   string `json:"appidacr"` // how the client authenticated: 1 secret, 2 assertion
+	AZP        string `json:"azp"`
+	AZPACR     string `json:"azpacr"`
+	IDP        string `json:"idp"`
+	IDType     string `json:"idtyp"`
+	ObjectID   string `json:"oid"`
+	Subject    string `json:"sub"`
+	Tenant     string `json:"tid"`
+	TokenID    string `json:"uti"`
+	Version    string `json:"ver"`
+	Resource   string `json:"xms_mirid,omitempty"`
+	Credential string `json:"sp_cred"` // authn.CredentialClaim
+}
+
+func (a *Authority) sign(req request, g grant, now time.Time) (string, error) {
+	id := make([]byte, 16)
+	if _, err := rand.Read(id); err != nil {
+		return "", err
+	}
+	acr := "1"
+	if g.federated {
+		acr = "2"
+	}
+	c := claims{
+		Audience: req.resource, Issuer: a.issuer, IssuedAt: now.Unix(), NotBefore: now.Unix(), Expires: now.Add(req.life).Unix(),
+		AppID: g.identity.ClientID, AppIDACR: acr, AZP: g.identity.ClientID, AZPACR: acr, IDP: a.issuer, IDType: "app",
+		ObjectID: g.identity.ObjectID, Subject: g.identity.ObjectID, Tenant: a.conf.Tenant, TokenID: base64.RawURLEncoding.EncodeToString(id), Version: "2.0",
+		Credential: g.credential,
+	}
+	if g.identity.Kind == kindManaged {
+		c.Resource = mirid(g.identity.ResourceID)
+	}
+	payload, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	signer, err := a.signer()
+	if err != nil {
+		return "", err
+	}
+	jws, err := signer.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	token, err := jws.CompactSerialize()
+	if err == nil && len(token) > authn.MaxToken {
+		err = fmt.Errorf("token has %d bytes", len(token))
+	}
+	return token, err
+}
+
+const kindManaged = "ManagedIdentity" // store.Identity.Kind
+
+// mirid writes a resource id as Entra writes it into xms_mirid: with
+// "resourcegroups" in lower case, which readers look for literally.
+func mirid(id string) string {
+	parts := strings.Split(id, "/")
+	for i, p := range parts {
+		if trust.Fold(p) == "resourcegroups" && i == 3 {
+			parts[i] = "resourcegroups"
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+// answer writes the token (RFC 6749 5.1, with the fields Azure adds).
+func (a *Authority) answer(w http.ResponseWriter, f form, req request, token string, now time.Time) {
+	seconds := int64(req.life / time.Second)
+	body := map[string]any{"token_type": "Bearer", "access_token": token}
+	if f == formV2 {
+		body["expires_in"], body["ext_expires_in"] = seconds, seconds
+	} else {
+		n := func(i int64) string { return strconv.FormatInt(i, 10) }
+		body["expires_in"], body["ext_expires_in"] = n(seconds), n(seconds)
+		body["expires_on"], body["not_before"], body["resource"] = n(now.Unix()+seconds), n(now.Unix()), req.resource
+	}
+	writeJSON(w, http.StatusOK, body)
+}
+
+// oauthError is a refusal (RFC 6749 5.2) with the number that Azure's clients
+// know it by.
+type oauthError struct {
+	status int
+	code   string
+	number int
+	text   string
+	retry  time.Duration
+	cause  error // for the log only
+}
+
+func invalidClient(number int, text string, cause error) *oauthError {
+	return &oauthError{status: http.StatusUnauthorized, code: "invalid_client", number: number, text: text, cause: cause}
+}
+
+// wrongSecret is also the answer for an unknown client, so that nobody learns
+// which there are.
+func wrongSecret(cause error) *oauthError {
+	return invalidClient(7000215, "Invalid client secret provided, or no such application in this tenant.", cause)
+}
+
+// wrongAssertion explains what was wrong with an assertion: its holder knows
+// what is in it.
+func wrongAssertion(err error) *oauthError {
+	var e *trust.Error
+	switch {
+	case !errors.As(err, &e) || e.Kind == trust.Internal:
+		return unavailable(err)
+	case e.Kind == trust.Unavailable:
+		out := unavailable(err)
+		out.text = "The assertion cannot be checked now: " + e.Message + "."
+		return out
+	}
+	return invalidClient(70021, "No matching federated identity record found: "+e.Message+".", err)
+}
+
+func unavailable(cause error) *oauthError {
+	return &oauthError{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", number: 90033, text: "A transient error has occurred. Please try again.", retry: time.Second, cause: cause}
+}
+
+// fail writes a refusal in Azure's shape.
+func (a *Authority) fail(w http.ResponseWriter, r *http.Request, e *oauthError) {
+	a.issued.WithLabelValues(e.code).Inc()
+	correlation := trust.Fold(r.Header.Get("client-request-id"))
+	if !guid.MatchString(correlation) {
+		correlation = uuid.NewString()
+	}
+	traceID, at := uuid.NewString(), a.conf.Now().UTC().Format("2006-01-02 15:04:05Z")
+	if e.retry > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((e.retry+time.Second-1)/time.Second), 10))
+	}
+	if e.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Basic realm="`+a.base+`"`) // RFC 6749 5.2
+	}
+	writeJSON(w, e.status, map[string]any{
+		"error":             e.code,
+		"error_description": fmt.Sprintf("AADSTS%d: %s Trace ID: %s Correlation ID: %s Timestamp: %s", e.number, e.text, traceID, correlation, at),
+		"error_codes":       []int{e.number},
+		"timestamp":         at,
+		"trace_id":          traceID,
+		"correlation_id":    correlation,
+	})
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client is gone: nothing to do
+}
+
+// printable makes a stranger's string fit for a message: short printable ASCII.
+func printable(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' || c == '\'' || c == '<' || c == '>' {
+			return '?'
+		}
+		return c
+	}, s)
+	if len(s) > 200 {
+		s = s[:200] + "..."
+	}
+	return s
+}
