@@ -3,6 +3,7 @@ package devcluster_test
 import (
 	"context"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +37,24 @@ func TestStartStop(t *testing.T) {
 		t.Errorf("whoami = %q, %v", who, err)
 	}
 
-	pids := []int{c.PID("etcd"), c.PID("kube-apiserver")}
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"stays", "goes"} {
+		if err := c.StartCompanion(devcluster.Companion{Name: name, Path: sleep, Args: []string{"600"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pids := []int{c.PID("etcd"), c.PID("kube-apiserver"), c.PID("stays")}
+	goes := c.PID("goes")
+	if err := c.StopCompanion(t.Context(), "goes"); err != nil {
+		t.Error(err)
+	}
+	eventually(t, 5*time.Second, func() error { return gone([]int{goes}) })
+	if err := gone(pids); err == nil {
+		t.Error("the others are gone with one companion")
+	}
 	began = time.Now()
 	if err := c.Stop(t.Context()); err != nil {
 		t.Fatal(err)
@@ -45,6 +63,9 @@ func TestStartStop(t *testing.T) {
 	wantGone(t, pids...)
 	if err := c.Stop(t.Context()); err != nil {
 		t.Errorf("second Stop: %v", err)
+	}
+	if err := c.StartCompanion(devcluster.Companion{Name: "late", Path: sleep}); err == nil {
+		t.Error("a companion started in a stopped cluster")
 	}
 	if _, err := os.Stat(dir + "/state.json"); !os.IsNotExist(err) {
 		t.Errorf("state.json after Stop: %v", err)

@@ -18,7 +18,7 @@ type Companion struct {
 // with the cluster's own processes, stops before all of them, and is found by
 // Recover. A detached cluster's companion outlives this process too.
 func (c *Cluster) StartCompanion(p Companion) error {
-	if c.sup == nil {
+	if c.ended {
 		return fmt.Errorf("start %s: the cluster is stopped or released", p.Name)
 	}
 	_, err := c.sup.start(command{name: p.Name, rank: rankCompanion, path: p.Path, args: append([]string{p.Path}, p.Args...), env: p.Env})
