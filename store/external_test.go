@@ -77,6 +77,7 @@ func TestEtcdGone(t *testing.T) {
 		}
 	}
 	fresh := func() bool { return time.Since(w.LastProgress()) < 1500*time.Millisecond }
+	eventually(t, 5*time.Second, "established", func() bool { return !w.LastProgress().IsZero() })
 	commit(t, s, store.Put(note{"/n/a", ""}))
 	next("/n/a")
 	eventually(t, 3*time.Second, "fresh", fresh)

@@ -86,7 +86,7 @@ func (l *Lease) keep(ctx context.Context, renewed time.Time) {
 			l.store.log.Warn("lease lost", "reason", "not renewed in time")
 			return
 		}
-		actx, cancel := context.WithDeadline(ctx, minTime(deadline, asked.Add(every)))
+		actx, cancel := context.WithDeadline(ctx, minTime(deadline, asked.Add(2*every)))
 		resp, err := l.store.client.KeepAliveOnce(actx, l.id)
 		cancel()
 		switch {

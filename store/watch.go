@@ -60,8 +60,8 @@ type Watch struct {
 }
 
 // Watch delivers every change of what prefix means (see List) after the given
-// revision, until ctx or the store ends; revision 0 means from now on. The
-// caller receives from Batches until it is closed and then looks at Err.
+// revision, until ctx or the store ends; revision 0 means from a moment that
+// has come when the first Batch has. The caller receives from Batches until it is closed and then looks at Err.
 func (s *Store) Watch(ctx context.Context, prefix string, after int64) *Watch {
 	w := &Watch{prefix: prefix, batches: make(chan Batch), store: s, delivered: after, patience: progressEvery}
 	// A stream of its own: progress is told per stream, and one watch that

@@ -246,7 +246,7 @@ func TestLease(t *testing.T) {
 		}
 
 		// Kept: there after more than its time.
-		kept, err := s.Lease(t.Context(), time.Second)
+		kept, err := s.Lease(t.Context(), 2*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -254,7 +254,7 @@ func TestLease(t *testing.T) {
 		select {
 		case <-kept.Lost():
 			t.Fatal("lost")
-		case <-time.After(2200 * time.Millisecond):
+		case <-time.After(3700 * time.Millisecond):
 		}
 		if gone("/n/kept")() {
 			t.Fatal("the key is gone although its lease is kept")
@@ -266,7 +266,7 @@ func TestLease(t *testing.T) {
 		}
 		select {
 		case <-kept.Lost():
-		case <-time.After(2 * time.Second):
+		case <-time.After(3 * time.Second):
 			t.Error("a lease ended by the store is not lost")
 		}
 	})
