@@ -18,6 +18,7 @@ import (
 // Defaults and bounds of the queue.
 const (
 	defaultQueue = 4096
+	overflow     = 16          // times the queue: what is taken at most
 	fullBound    = time.Second // how long the queue may be full before new requests are refused
 	batchBytes   = 64 << 10    // what one write holds at most, unless one line is longer
 	largestKept  = 16 << 10    // larger buffers are not pooled
@@ -28,7 +29,7 @@ const (
 // Config is what a Log needs.
 type Config struct {
 	Sink       io.Writer             // takes whole lines; *File, or any writer. A short or failed write is tried again with the rest
-	Queue      int                   // records that may wait; 0 means 4096
+	Queue      int                   // records that may wait before the queue counts as full; 0 means 4096
 	LetReads   bool                  // when the sink is dead, let requests that only read through without a record
 	Now        func() time.Time      // nil means time.Now
 	Log        *slog.Logger          // nil discards
@@ -36,24 +37,34 @@ type Config struct {
 }
 
 // Log is a bounded queue in front of one writer. Its methods may be called by
-// any number of goroutines.
+// any number of goroutines; none of them waits for the sink.
+//
+// A record of a request that was let through is taken even when the queue is
+// full: within the second until new requests are refused, and from what runs
+// already. There is room for overflow times as many of them.
 type Log struct {
 	sink     io.Writer
 	letReads bool
+	limit    int
 	now      func() time.Time
 	log      *slog.Logger
 	metrics  *metrics
 
-	queue     chan *[]byte
 	pool      sync.Pool
-	fullSince atomic.Int64 // Unix nanoseconds; 0: it has room
-	failing   atomic.Bool  // the last write failed
-	closed    chan struct{}
-	closeOnce sync.Once
+	unwritten atomic.Int64  // records that were taken and not written yet
+	fullSince atomic.Int64  // Unix nanoseconds; 0: it has room
+	failing   atomic.Bool   // the last write failed
+	more      chan struct{} // capacity 1: there is something to write
+
+	mu      sync.Mutex // guards what follows
+	waiting []*[]byte
+	closed  bool
 }
 
 // ErrClosed is returned for records that come after Run has ended.
 var ErrClosed = errors.New("audit log is closed")
+
+var errOverflow = errors.New("audit queue has overflowed")
 
 // New makes a Log. Run must be called once for lines to be written.
 func New(c Config) *Log {
@@ -66,7 +77,7 @@ func New(c Config) *Log {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{sink: c.Sink, letReads: c.LetReads, now: c.Now, log: c.Log, queue: make(chan *[]byte, c.Queue), closed: make(chan struct{})}
+	l := &Log{sink: c.Sink, letReads: c.LetReads, limit: c.Queue, now: c.Now, log: c.Log, more: make(chan struct{}, 1)}
 	l.pool.New = func() any { b := make([]byte, 0, 2048); return &b }
 	l.metrics = newMetrics(c.Registerer, l)
 	return l
@@ -95,34 +106,36 @@ func (l *Log) stuck() bool {
 	return since != 0 && l.now().UnixNano()-since >= int64(fullBound)
 }
 
-// Record queues an event. It waits while the queue is full, until ctx ends or
-// the log is closed; an error means that the record is lost, which is counted
-// and logged. With LetReads and a stuck queue a reading request's record is
-// dropped at once, counted too.
+// Record queues an event. An error means that the record is lost, which is
+// counted and logged: after Run has ended, when the queue has overflowed, and
+// with LetReads for requests that only read while the sink is dead.
 func (l *Log) Record(ctx context.Context, e *Event) error {
+	if l.letReads && l.stuck() && e.Attributes != nil && Reads(e.Attributes.Verb) {
+		return l.lost(ctx, e, errOverflow)
+	}
 	buf := l.pool.Get().(*[]byte)
 	*buf = e.append((*buf)[:0])
+	n := l.unwritten.Add(1)
+	l.mu.Lock()
+	if l.closed || n > int64(l.limit)*overflow {
+		err := errOverflow
+		if l.closed {
+			err = ErrClosed
+		}
+		l.mu.Unlock()
+		l.unwritten.Add(-1)
+		return l.lost(ctx, e, err)
+	}
+	l.waiting = append(l.waiting, buf)
+	l.mu.Unlock()
+	if n >= int64(l.limit) {
+		l.fullSince.CompareAndSwap(0, l.now().UnixNano())
+	}
 	select {
-	case l.queue <- buf:
-		return nil
+	case l.more <- struct{}{}:
 	default:
 	}
-	l.fullSince.CompareAndSwap(0, l.now().UnixNano())
-	if l.letReads && l.stuck() && reading(e) {
-		return l.lost(ctx, e, errors.New("queue is full and reads are let through"))
-	}
-	select {
-	case l.queue <- buf:
-		return nil
-	case <-ctx.Done():
-		return l.lost(ctx, e, context.Cause(ctx))
-	case <-l.closed:
-		return l.lost(ctx, e, ErrClosed)
-	}
-}
-
-func reading(e *Event) bool {
-	return e.Attributes != nil && Reads(e.Attributes.Verb)
+	return nil
 }
 
 // Reads says whether a Kubernetes verb only reads.
@@ -135,56 +148,60 @@ func (l *Log) lost(ctx context.Context, e *Event, err error) error {
 }
 
 // Run writes lines until ctx ends, then writes what is queued, as long as the
-// sink takes it and at most two seconds more. It returns the number of lines
-// that were left as an error.
+// sink takes it and at most two seconds more. What is left then is lost and
+// told in the error.
 func (l *Log) Run(ctx context.Context) error {
-	defer l.closeOnce.Do(func() { close(l.closed) })
+	defer l.end()
 	batch := make([]byte, 0, batchBytes)
 	for {
 		select {
-		case b := <-l.queue:
-			batch = l.gather(batch[:0], b)
-			if err := l.write(ctx, batch); err != nil {
-				l.metrics.lost.Inc()
-				return fmt.Errorf("write audit log: %w; %d more lines were queued", err, len(l.queue))
+		case <-l.more:
+			if err := l.writeAll(ctx, &batch); err != nil {
+				return err
 			}
 		case <-ctx.Done():
-			return l.finish(ctx, batch)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			return l.writeAll(last, &batch)
 		}
 	}
 }
 
-// finish writes what is queued when Run is to end.
-func (l *Log) finish(ctx context.Context, batch []byte) error {
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
+func (l *Log) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+}
+
+// writeAll writes everything that waits.
+func (l *Log) writeAll(ctx context.Context, batch *[]byte) error {
 	for {
-		select {
-		case b := <-l.queue:
-			batch = l.gather(batch[:0], b)
-			if err := l.write(last, batch); err != nil {
-				return fmt.Errorf("write audit log: %w; %d more lines were queued", err, len(l.queue))
-			}
-		default:
+		l.mu.Lock()
+		taken := l.waiting
+		l.waiting = nil
+		l.mu.Unlock()
+		if len(taken) == 0 {
 			return nil
 		}
-	}
-}
-
-// gather appends the first line and what else is queued, up to a batch.
-func (l *Log) gather(batch []byte, first *[]byte) []byte {
-	for b := first; ; {
-		batch = append(batch, *b...)
-		if cap(*b) <= largestKept {
-			l.pool.Put(b)
-		}
-		if len(batch) >= batchBytes {
-			return batch
-		}
-		select {
-		case b = <-l.queue:
-		default:
-			return batch
+		for len(taken) > 0 {
+			*batch = (*batch)[:0]
+			n := 0
+			for n < len(taken) && len(*batch) < batchBytes {
+				*batch = append(*batch, *taken[n]...)
+				if cap(*taken[n]) <= largestKept {
+					l.pool.Put(taken[n])
+				}
+				n++
+			}
+			taken = taken[n:]
+			if err := l.write(ctx, *batch); err != nil {
+				left := l.unwritten.Load()
+				l.metrics.lost.Add(float64(left))
+				return fmt.Errorf("write audit log: %w; %d lines are lost", err, left)
+			}
+			if l.unwritten.Add(int64(-n)) < int64(l.limit) {
+				l.fullSince.Store(0)
+			}
 		}
 	}
 }
@@ -226,8 +243,5 @@ func (l *Log) write(ctx context.Context, p []byte) error {
 func (l *Log) recovered(ctx context.Context) {
 	if l.failing.Swap(false) {
 		l.log.InfoContext(ctx, "audit log is written again")
-	}
-	if len(l.queue) < cap(l.queue) {
-		l.fullSince.Store(0)
 	}
 }

@@ -15,7 +15,7 @@ func newMetrics(r prometheus.Registerer, l *Log) *metrics {
 	if r != nil {
 		r.MustRegister(m.lost, m.failures, prometheus.NewGaugeFunc(
 			prometheus.GaugeOpts{Name: "sallyport_audit_queued", Help: "Audit records that wait to be written."},
-			func() float64 { return float64(len(l.queue)) }))
+			func() float64 { return float64(l.unwritten.Load()) }))
 	}
 	return m
 }
