@@ -1,0 +1,158 @@
+package gateway
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sallyport/sallyport/trust"
+	"github.com/sallyport/sallyport/tunnel"
+)
+
+// flight is one request between its authentication and its last byte.
+type flight struct {
+	handle     *tunnel.Handle
+	caller     *trust.Caller
+	from       netip.Addr
+	cluster    trust.ClusterUID
+	attributes *trust.Attributes
+	bound      atomic.Pointer[bound] // set by decide
+	counted    trust.BindingUID      // counted under this binding; guarded by flights.mu
+}
+
+// flights are all of them, by cluster.
+type flights struct {
+	perCallerMax, perBindingMax int
+
+	mu         sync.Mutex // guards what follows
+	byCluster  map[trust.ClusterUID]map[*flight]struct{}
+	perCaller  map[trust.Principal]int
+	perBinding map[trust.BindingUID]int
+	n          int
+	idle       []chan struct{} // closed at the next moment that none runs
+}
+
+func newFlights(perCaller, perBinding int) *flights {
+	return &flights{
+		perCallerMax: perCaller, perBindingMax: perBinding,
+		byCluster:  map[trust.ClusterUID]map[*flight]struct{}{},
+		perCaller:  map[trust.Principal]int{},
+		perBinding: map[trust.BindingUID]int{},
+	}
+}
+
+// add registers a flight, or refuses it when its caller has too many.
+func (s *flights) add(f *flight) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.perCaller[f.caller.Principal] >= s.perCallerMax {
+		return trust.Errorf(trust.Throttled, "this caller has %d requests running, which is the limit", s.perCallerMax)
+	}
+	s.perCaller[f.caller.Principal]++
+	in := s.byCluster[f.cluster]
+	if in == nil {
+		in = map[*flight]struct{}{}
+		s.byCluster[f.cluster] = in
+	}
+	in[f] = struct{}{}
+	s.n++
+	return nil
+}
+
+// bind counts a registered flight under its binding, or refuses it when that
+// has too many.
+func (s *flights) bind(f *flight, uid trust.BindingUID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.perBinding[uid] >= s.perBindingMax {
+		return trust.Errorf(trust.Throttled, "this role binding has %d requests running, which is the limit", s.perBindingMax)
+	}
+	s.perBinding[uid]++
+	f.counted = uid
+	return nil
+}
+
+func (s *flights) remove(f *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := s.byCluster[f.cluster]
+	delete(in, f)
+	if len(in) == 0 {
+		delete(s.byCluster, f.cluster)
+	}
+	decrement(s.perCaller, f.caller.Principal)
+	if f.counted != "" {
+		decrement(s.perBinding, f.counted)
+	}
+	s.n--
+	if s.n == 0 {
+		for _, c := range s.idle {
+			close(c)
+		}
+		s.idle = nil
+	}
+}
+
+func decrement[K comparable](m map[K]int, k K) {
+	if m[k]--; m[k] <= 0 {
+		delete(m, k)
+	}
+}
+
+func (s *flights) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n
+}
+
+// waitIdle waits until nothing runs or ctx ends.
+func (s *flights) waitIdle(ctx context.Context) {
+	s.mu.Lock()
+	if s.n == 0 {
+		s.mu.Unlock()
+		return
+	}
+	c := make(chan struct{})
+	s.idle = append(s.idle, c)
+	s.mu.Unlock()
+	select {
+	case <-c:
+	case <-ctx.Done():
+	}
+}
+
+// endWhere ends every flight of a cluster ("": of all) for which why returns an
+// error, with that as the cause, and returns their number. When it returns, no
+// further byte of them reaches a caller.
+func (s *flights) endWhere(cluster trust.ClusterUID, why func(*flight) error) int {
+	s.mu.Lock()
+	var all []*flight
+	if cluster != "" {
+		for f := range s.byCluster[cluster] {
+			all = append(all, f)
+		}
+	} else {
+		for _, in := range s.byCluster {
+			for f := range in {
+				all = append(all, f)
+			}
+		}
+	}
+	s.mu.Unlock()
+	var ending sync.WaitGroup
+	n := 0
+	for _, f := range all {
+		if err := why(f); err != nil {
+			n++
+			// Each by itself: one that takes long must not hold up the others.
+			ending.Go(func() { f.handle.End(err) })
+		}
+	}
+	ending.Wait()
+	return n
+}
+
+func (s *flights) endAll(why error) int {
+	return s.endWhere("", func(*flight) error { return why })
+}
