@@ -27,14 +27,15 @@ import (
 var errRevoked = errors.New("revoked")
 
 // meter is a connection that remembers when it last wrote data. TLS alerts,
-// HTTP/2 resets, pings and window updates are no data: they fit into quietBytes.
+// resets, pings, window updates and an error status are no data: they fit into
+// quietBytes.
 type meter struct {
 	net.Conn
 	total atomic.Int64
 	last  atomic.Int64 // Unix nanoseconds
 }
 
-const quietBytes = 80
+const quietBytes = 500
 
 func (m *meter) Write(p []byte) (int, error) {
 	n, err := m.Conn.Write(p)
@@ -417,29 +418,31 @@ func (s situation) established(t *testing.T, p *path, c *caller) (front, agent *
 			t.Fatal("no answer")
 		}
 	}
-	stillFor := func(v func() int64) {
-		for last := v(); ; {
-			time.Sleep(60 * time.Millisecond)
-			if now := v(); now == last && now > 0 {
-				return
-			} else {
-				last = now
-			}
-		}
-	}
 	switch {
 	case s.flows:
 		eventually(t, "data flows", func() bool { return p.metered.total.Load() > 100<<10 })
 	case s.answer && !s.read: // the front's writer must be blocked
-		stillFor(p.metered.total.Load)
+		stillFor(60*time.Millisecond, p.metered.total.Load)
 	case s.request == "POST /sink" && s.upload == "endless":
 		eventually(t, "data flows", func() bool { return c.sent.Load() > 100<<10 })
 	case s.upload == "endless":
-		stillFor(c.sent.Load)
+		stillFor(60*time.Millisecond, c.sent.Load)
 	default:
 		time.Sleep(20 * time.Millisecond) // nothing to see: let it settle
 	}
 	return front, agent
+}
+
+// stillFor returns when v, above zero, has not changed for d.
+func stillFor(d time.Duration, v func() int64) {
+	for last := v(); ; {
+		time.Sleep(d)
+		now := v()
+		if now == last && now > 0 {
+			return
+		}
+		last = now
+	}
 }
 
 const (
@@ -535,7 +538,7 @@ func testEnd(t *testing.T, s situation, http2 bool, where string) {
 // under way then has a moment.
 func checkQuiet(t *testing.T, m *meter, ended time.Time) {
 	t.Helper()
-	if last := time.Unix(0, m.last.Load()); last.Sub(ended) > 20*time.Millisecond {
+	if last := time.Unix(0, m.last.Load()); last.Sub(ended) > 50*time.Millisecond {
 		t.Errorf("data was written %v after End", last.Sub(ended))
 	}
 }

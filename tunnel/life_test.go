@@ -109,16 +109,20 @@ func TestEndOnFrozenTunnel(t *testing.T) {
 	g := newGateway(t, Config{}, nil)
 	r := newRelay(t, g.addr)
 	hs := newHandles()
+	var sent atomic.Int64
 	a := r.agent(t, g, hs.wrap(func(_ *Handle, w http.ResponseWriter, _ *http.Request) {
 		chunk := make([]byte, 16<<10)
 		for {
-			if _, err := w.Write(chunk); err != nil {
+			n, err := w.Write(chunk)
+			if err != nil {
 				return
 			}
+			sent.Add(int64(n))
 		}
 	}), ServeConfig{})
 	var wg sync.WaitGroup
-	for range 40 { // more than the sockets' buffers hold
+	const streams = 100 // their windows are more than the sockets' buffers hold
+	for range streams {
 		wg.Go(func() {
 			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/", nil)
 			resp, err := g.hub.RoundTrip(testCluster, req)
@@ -128,9 +132,12 @@ func TestEndOnFrozenTunnel(t *testing.T) {
 			}
 		})
 	}
-	h := waitFor(t, "request at the agent", hs.entered)
+	var h *Handle
+	for range streams {
+		h = waitFor(t, "request at the agent", hs.entered)
+	}
 	r.freeze()
-	time.Sleep(200 * time.Millisecond) // let the buffers fill
+	stillFor(200*time.Millisecond, sent.Load) // every buffer is full
 	began := time.Now()
 	h.End(errRevoked)
 	if took := time.Since(began); took > endAtOnce {
@@ -153,9 +160,10 @@ func TestEndOnFrozenCaller(t *testing.T) {
 	defer c.stop()
 	front, agent := waitFor(t, "request", p.front.entered), waitFor(t, "request", p.agent.entered)
 	_ = agent
+	p.metered = waitFor(t, "connection", p.conns)
 	waitFor(t, "answer", c.answered)
 	r.freeze()
-	time.Sleep(200 * time.Millisecond)
+	stillFor(200*time.Millisecond, p.metered.total.Load)
 	front.End(errRevoked)
 	within(t, "the gateway's handler", p.front.left)
 	within(t, "the agent's handler", p.agent.left)
