@@ -69,7 +69,7 @@ func (a *Authority) CreateSecret(ctx context.Context, clientID string, life time
 	if err != nil {
 		return NewSecret{}, fmt.Errorf("create client secret: %w", err)
 	}
-	a.conf.Log.Info("client secret made", "client", s.ClientID, "secret", s.ID, "expires", s.Expires)
+	a.conf.Log.Info("client secret made", "client", s.ClientID, "secret_id", s.ID, "expires", s.Expires)
 	// So that a token got with it at once is good here at once.
 	if err := a.conf.Directory.wait(ctx, store.SecretPrefix, revision); err != nil {
 		return NewSecret{}, fmt.Errorf("create client secret: %w", err)
@@ -100,7 +100,7 @@ func (a *Authority) RemoveSecret(ctx context.Context, clientID, id string) error
 	if _, err := a.conf.Store.Commit(ctx, store.Delete(key, item.Revision)); err != nil {
 		return fmt.Errorf("remove client secret: %w", err)
 	}
-	a.conf.Log.Info("client secret removed", "client", item.Value.ClientID, "secret", id)
+	a.conf.Log.Info("client secret removed", "client", item.Value.ClientID, "secret_id", id)
 	return nil
 }
 

@@ -66,7 +66,7 @@ func (l *logbook) String() string {
 // world is a store, an authority on it and a verifier, all running.
 type world struct {
 	*Authority
-	t     *testing.T
+	t     testing.TB
 	store *store.Store
 	dir   *Directory
 	clock *clock
@@ -75,7 +75,7 @@ type world struct {
 	logs  *logbook
 }
 
-func newWorld(t *testing.T, change func(*Config)) *world {
+func newWorld(t testing.TB, change func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, clock: &clock{t: time.Unix(1_800_000_000, 0)}, logs: &logbook{}}
 	log := slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
