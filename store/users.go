@@ -47,7 +47,7 @@ var permissions = map[ServerRole][]Permission{
 		{AgentPrefix, true}, {MandatePrefix, true},
 		{OperationPrefix, true}, {RunnerPrefix, true},
 		{GatewayPrefix, false}, {TunnelPrefix, false},
-		{SigningKeyPrefix, false}, // to verify tokens
+		{SigningKeyPrefix, false}, {SecretPrefix, false}, // to verify tokens; a secret is stored as a hash
 	},
 	RoleAuthority: {
 		{Installation{}.Key(), false},
@@ -57,7 +57,7 @@ var permissions = map[ServerRole][]Permission{
 	RoleGateway: {
 		{Installation{}.Key(), false},
 		{armPrefix, false}, {RolePrefix, false},
-		{IdentityPrefix, false}, {FederatedPrefix, false},
+		{IdentityPrefix, false}, {FederatedPrefix, false}, {SecretPrefix, false}, // whose removal ends tokens
 		{SigningKeyPrefix, false}, {SharedKeyPrefix, false}, // sealed; their public parts are needed
 		{GatewayPrefix, true}, {TunnelPrefix, true},
 	},
