@@ -67,7 +67,7 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 		}
 	}
 	c := &Cluster{cfg: cfg, bins: bins, release: func() {}}
-	if err := c.claim(); err != nil {
+	if err := c.claim(ctx); err != nil {
 		if c.temp {
 			err = errors.Join(err, os.RemoveAll(c.dir))
 		}
@@ -78,11 +78,12 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 }
 
 // claim makes the folder and takes it.
-func (c *Cluster) claim() error {
+func (c *Cluster) claim(ctx context.Context) error {
 	dir, err := filepath.Abs(c.cfg.Dir)
 	if c.cfg.Dir == "" {
 		c.temp = true
-		dir, err = os.MkdirTemp("", "sallyport-devcluster-")
+		sweep(ctx, os.TempDir())
+		dir, err = os.MkdirTemp("", tempPrefix)
 	}
 	if err != nil {
 		return err

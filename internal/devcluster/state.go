@@ -215,3 +215,47 @@ func (s state) clean(dir string) error {
 	}
 	return os.Remove(filepath.Join(dir, stateFile))
 }
+
+// tempPrefix begins the names of folders that Start makes.
+const tempPrefix = "sallyport-devcluster-"
+
+// sweepAge is how long a folder stays after its cluster's last process was
+// recorded: one that is just starting, or stopping, is not swept.
+const sweepAge = 5 * time.Minute
+
+// sweep removes folders that Start made and whose owner was killed, with what
+// their nodes left. It is a courtesy: what it cannot read or remove stays.
+func sweep(ctx context.Context, tmp string) {
+	files, _ := filepath.Glob(filepath.Join(tmp, tempPrefix+"*", stateFile))
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil || time.Since(info.ModTime()) < sweepAge {
+			continue
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		var s state
+		if json.Unmarshal(data, &s) != nil || s.running() {
+			continue
+		}
+		dir := filepath.Dir(file)
+		if Recover(ctx, dir) == nil {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
+
+// running says whether any recorded process is still there.
+func (s state) running() bool {
+	if s.Boot != bootID() {
+		return false
+	}
+	for _, r := range s.Processes {
+		if now, err := startTime(r.PID); err == nil && now == r.Started {
+			return true
+		}
+	}
+	return false
+}
