@@ -132,15 +132,14 @@ func FuzzRedact(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		before := bytes.Clone(text)
-		once := Redact(text)
+		_ = Redact(text)
 		if !bytes.Equal(text, before) {
 			t.Fatal("the argument was changed")
 		}
 		// A JWT amid anything printable that cannot be part of one is found.
-		if framed := Redact([]byte(string(text) + " " + jwt + " ")); bytes.Contains(framed, []byte("c2lnbmF0dXJlLW9m")) {
+		if framed := Redact([]byte(string(text) + " " + jwt + " ")); bytes.Contains(framed, []byte(jwt)) {
 			t.Fatalf("not redacted: %q", framed)
 		}
-		_ = once
 	})
 }
 
