@@ -1,0 +1,62 @@
+// Command sallyport-agent is what runs in the cluster: as "proxy" it holds the
+// tunnel and forwards requests with the binding's own identity; as "reconcile"
+// it turns bindings into Kubernetes RBAC. They run as two Deployments with two
+// identities, because one stolen token must not be both.
+//
+// It owns the flags and the one place where the agents' rooms meet.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+}
+
+const usage = `usage: sallyport-agent proxy|reconcile --server URL --cluster UID --mandate-key FILE [flags]
+
+proxy      holds the tunnel to the gateways and forwards what bindings allow
+reconcile  turns bindings into Kubernetes RBAC, within what the owner accepted
+version    prints the version
+
+sallyport-agent proxy -h lists the flags.
+`
+
+// run is main without the process: exit code 0 after a clean stop, 1 for a
+// failure, 2 for a wrong call.
+func run(ctx context.Context, args []string, stderr io.Writer) int {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return 2
+	}
+	var serve func(context.Context, *config, io.Writer) error
+	switch args[0] {
+	case "proxy":
+		serve = runProxy
+	case "reconcile":
+		serve = runReconcile
+	case "version":
+		fmt.Fprintln(stderr, version())
+		return 0
+	default:
+		fmt.Fprintf(stderr, "sallyport-agent: %q is neither proxy nor reconcile\n\n%s", args[0], usage)
+		return 2
+	}
+	c, err := parseFlags(args[0], args[1:], stderr)
+	if err != nil {
+		return 2
+	}
+	if err := serve(ctx, c, stderr); err != nil && ctx.Err() == nil {
+		fmt.Fprintf(stderr, "sallyport-agent %s: %v\n", args[0], err)
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sallyport/sallyport/agent/proxy"
+	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/internal/logs"
+	"github.com/sallyport/sallyport/mandate"
+	"github.com/sallyport/sallyport/tunnel"
+)
+
+// runProxy is where the proxy agent's rooms meet.
+func runProxy(ctx context.Context, c *config, stderr io.Writer) error {
+	log, err := c.logger(stderr)
+	if err != nil {
+		return err
+	}
+	kube, err := c.kubernetes()
+	if err != nil {
+		return err
+	}
+	api, err := url.Parse(kube.Host)
+	if err != nil {
+		return fmt.Errorf("API server %q: %w", kube.Host, err)
+	}
+	agentTransport, err := rest.TransportFor(kube)
+	if err != nil {
+		return fmt.Errorf("transport of the agent's own identity: %w", err)
+	}
+	upstreamTLS, err := rest.TLSConfigFor(rest.AnonymousClientConfig(kube))
+	if err != nil {
+		return fmt.Errorf("TLS to the API server: %w", err)
+	}
+	control, err := c.control("proxy", log)
+	if err != nil {
+		return err
+	}
+	p, err := proxy.New(proxy.Config{
+		Cluster: c.cluster, MandateKey: c.mandateKey, Control: control,
+		APIServer: api, TLS: upstreamTLS, Agent: agentTransport, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := p.CheckRights(ctx); err != nil {
+		return err
+	}
+	keeper := tunnel.NewKeeper(tunnel.KeeperConfig{
+		Log: log, Handler: p, Connections: c.tunnels,
+		Gateways: func() []string { return c.gateways },
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			conf, _, err := control.TLS(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return tunnel.Dial(ctx, tunnel.DialConfig{Addr: addr, TLS: conf})
+		},
+	})
+	return together(ctx, control.Run, p.Run, keeper.Run)
+}
+
+// together runs parts until one fails or ctx ends, and waits for all of them.
+func together(ctx context.Context, parts ...func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, run := range parts {
+		g.Go(func() error { return run(ctx) })
+	}
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// control is the agent's side of the control plane.
+func (c *config) control(name string, log *slog.Logger) (*client.Agent, error) {
+	var ca []byte
+	if c.serverCA != "" {
+		var err error
+		if ca, err = os.ReadFile(c.serverCA); err != nil {
+			return nil, fmt.Errorf("--server-ca: %w", err)
+		}
+	}
+	return client.NewAgent(client.AgentConfig{
+		Server: c.server, Trust: client.ServerTrust{CA: string(ca)},
+		Cluster: c.cluster, Name: name, Token: client.TokenFile(c.enrolToken),
+		Instance: mandate.NewNonce(), Version: version(), Log: log,
+	})
+}
+
+// kubernetes says how to reach the API server as this agent: a kubeconfig, or
+// this pod's ServiceAccount. HTTPS_PROXY is for the way out, never for this one.
+func (c *config) kubernetes() (*rest.Config, error) {
+	conf, err := rest.InClusterConfig()
+	if c.kubeconfig != "" {
+		conf, err = clientcmd.BuildConfigFromFlags("", c.kubeconfig)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the API server (in a pod, or with --kubeconfig): %w", err)
+	}
+	conf.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	return conf, nil
+}
+
+func (c *config) logger(stderr io.Writer) (*slog.Logger, error) {
+	level, err := logs.ParseLevel(c.logLevel)
+	if err != nil {
+		return nil, fmt.Errorf("--log-level: %w", err)
+	}
+	return logs.New(stderr, logs.Options{Level: level, Format: c.logFormat})
+}
