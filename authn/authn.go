@@ -154,6 +154,12 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, want Aud
 	}
 	d := sum(token)
 	e := a.cache.get(d)
+	if e != nil && !e.issuer.ring.fresh(e.key, a.now()) {
+		// Verified again, the keys may be fetched again: after a machine has
+		// slept they are old, and the background has not noticed yet.
+		a.cache.drop(d)
+		e = nil
+	}
 	if e != nil {
 		a.hits.Inc()
 	} else {

@@ -28,7 +28,8 @@ type KeyRing struct {
 	log    *slog.Logger
 	gone   func() // called after a key vanished; may be nil
 
-	set atomic.Pointer[keySet]
+	set  atomic.Pointer[keySet]
+	kept atomic.Bool // somebody refreshes it in the background
 
 	mu     sync.Mutex // guards what follows
 	tried  time.Time  // start of the last fetch
@@ -79,13 +80,22 @@ func (r *KeyRing) verify(ctx context.Context, u *unverified) (*Claims, *Key, err
 // key finds the key named kid, fetching when the set is old or does not have it.
 func (r *KeyRing) key(ctx context.Context, kid string) (*Key, error) {
 	set := r.set.Load()
-	if set == nil || r.now().Sub(set.fetched) >= KeyRefresh || set.keys[kid] == nil {
+	switch {
+	case set == nil || set.keys[kid] == nil || r.now().Sub(set.fetched) >= KeyMaxAge:
 		// A failure may not matter: the set that is there may still be good.
 		if err := r.refresh(ctx, KeySpacing); err != nil && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		set = r.set.Load()
+	case r.now().Sub(set.fetched) >= KeyRefresh && !r.kept.Load():
+		// What is there is good for now: one caller fetches, no other waits.
+		r.mu.Lock()
+		if r.flight == nil {
+			_ = r.fetch(ctx, KeySpacing)
+		} else {
+			r.mu.Unlock()
+		}
 	}
+	set = r.set.Load()
 	if set == nil || r.now().Sub(set.fetched) >= KeyMaxAge {
 		r.mu.Lock()
 		cause := r.failed

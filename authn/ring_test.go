@@ -274,3 +274,51 @@ func TestParseKeys(t *testing.T) {
 		}
 	}
 }
+
+// A laptop that slept: its clock has jumped, the background's timers have not.
+func TestAfterASleepKeysAreFetchedByWhoNeedsThem(t *testing.T) {
+	w := newWorld(t, nil)
+	long := w.token(t, object{"exp": w.clock.Now().Add(24 * time.Hour).Unix()})
+	if _, err := w.Authenticate(t.Context(), long, Audiences{aud}); err != nil {
+		t.Fatal(err)
+	}
+	w.issuers[ours].ring.kept.Store(true)
+	calls := w.issuer.called()
+	w.clock.Add(2 * time.Hour)
+	if _, err := w.Authenticate(t.Context(), long, Audiences{aud}); err != nil || w.issuer.called() != calls+1 {
+		t.Errorf("after two hours of sleep: %v, %d fetches", err, w.issuer.called()-calls)
+	}
+}
+
+// An issuer that hangs holds up one caller, not those whose key is known.
+func TestAHangingIssuerHoldsUpOneCaller(t *testing.T) {
+	w := newWorld(t, nil)
+	if _, err := w.Authenticate(t.Context(), w.token(t, nil), Audiences{aud}); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.Add(KeyRefresh)
+	block := make(chan struct{})
+	w.issuer.mu.Lock()
+	w.issuer.block = block
+	w.issuer.mu.Unlock()
+	calls := w.issuer.called()
+	first := make(chan error, 1)
+	go func() {
+		_, err := w.Authenticate(t.Context(), w.token(t, object{"uti": "first"}), Audiences{aud})
+		first <- err
+	}()
+	for w.issuer.called() == calls {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("no fetch began")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if _, err := w.Authenticate(t.Context(), w.token(t, object{"uti": "second"}), Audiences{aud}); err != nil {
+		t.Errorf("while the fetch hangs: %v", err)
+	}
+	close(block)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}

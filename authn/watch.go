@@ -24,6 +24,8 @@ func (a *Authenticator) Run(ctx context.Context) error {
 }
 
 func (a *Authenticator) keep(ctx context.Context, i *issuer) {
+	i.ring.kept.Store(true)
+	defer i.ring.kept.Store(false)
 	poke := make(chan struct{}, 1)
 	if i.Subscribe != nil {
 		defer i.Subscribe(func() {

@@ -159,6 +159,8 @@ func (a *Authority) RevokeKey(ctx context.Context, kid string) error {
 	if err := a.promote(ctx); err != nil {
 		return fmt.Errorf("the key is revoked, but no other could be made: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
 	if err := a.conf.Directory.wait(ctx, store.SigningKeyPrefix, revision); err != nil {
 		return fmt.Errorf("the key is revoked; this server has not noticed yet: %w", err)
 	}

@@ -348,11 +348,11 @@ func TestSecrets(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx := t.Context()
 	i := w.identity("")
-	if _, err := w.CreateSecret(ctx, "44444444-4444-4444-4444-444444444444", time.Hour); trust.KindOf(err) != trust.NotFound {
+	if _, err := w.NewSecret(ctx, "44444444-4444-4444-4444-444444444444", time.Hour); trust.KindOf(err) != trust.NotFound {
 		t.Errorf("secret for nobody: %v", err)
 	}
 	for _, life := range []time.Duration{0, -1, MaxSecretLife + 1} {
-		if _, err := w.CreateSecret(ctx, i.ClientID, life); trust.KindOf(err) != trust.Invalid {
+		if _, err := w.NewSecret(ctx, i.ClientID, life); trust.KindOf(err) != trust.Invalid {
 			t.Errorf("secret for %v: %v", life, err)
 		}
 	}
@@ -365,7 +365,7 @@ func TestSecrets(t *testing.T) {
 	for range MaxSecrets - 2 {
 		w.secret(i)
 	}
-	if _, err := w.CreateSecret(ctx, i.ClientID, time.Hour); trust.KindOf(err) != trust.Conflict {
+	if _, err := w.NewSecret(ctx, i.ClientID, time.Hour); trust.KindOf(err) != trust.Conflict {
 		t.Errorf("too many secrets: %v", err)
 	}
 	if err := w.RemoveSecret(ctx, i.ClientID, first.ID); err != nil {

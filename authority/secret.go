@@ -24,40 +24,34 @@ const (
 	keepExpired  = 30 * 24 * time.Hour
 )
 
-// NewSecret is a client secret at its creation: the only time that Value is
-// known.
-type NewSecret struct {
-	ID, Value, Hint string
-	Expires         time.Time
-}
-
-// SecretInfo is a client secret as it can be shown.
-type SecretInfo struct {
-	ID, Hint         string
+// Secret is a client secret as it can be shown. Value is known once, in what
+// NewSecret returns.
+type Secret struct {
+	ID, Hint, Value  string
 	Created, Expires time.Time
 }
 
-// CreateSecret makes a client secret for an identity. Whether the caller may is
+// NewSecret makes a client secret for an identity. Whether the caller may is
 // decided before: whoever holds the secret is the identity.
-func (a *Authority) CreateSecret(ctx context.Context, clientID string, life time.Duration) (NewSecret, error) {
+func (a *Authority) NewSecret(ctx context.Context, clientID string, life time.Duration) (Secret, error) {
 	if life <= 0 || life > MaxSecretLife {
-		return NewSecret{}, trust.Errorf(trust.Invalid, "a client secret lasts at most %d days", MaxSecretLife/(24*time.Hour))
+		return Secret{}, trust.Errorf(trust.Invalid, "a client secret lasts at most %d days", MaxSecretLife/(24*time.Hour))
 	}
 	identity, err := store.Get[store.Identity](ctx, a.conf.Store, store.Identity{ClientID: clientID}.Key())
 	if err != nil {
-		return NewSecret{}, fmt.Errorf("create client secret: %w", err)
+		return Secret{}, fmt.Errorf("create client secret: %w", err)
 	}
 	prefix := secretsOf(clientID)
 	have, revision, err := store.List[store.Secret](ctx, a.conf.Store, prefix)
 	if err != nil {
-		return NewSecret{}, fmt.Errorf("create client secret: %w", err)
+		return Secret{}, fmt.Errorf("create client secret: %w", err)
 	}
 	if len(have) >= MaxSecrets {
-		return NewSecret{}, trust.Errorf(trust.Conflict, "identity %s has %d client secrets already, the limit: remove one first", clientID, len(have))
+		return Secret{}, trust.Errorf(trust.Conflict, "identity %s has %d client secrets already, the limit: remove one first", clientID, len(have))
 	}
 	random := make([]byte, 32)
 	if _, err := rand.Read(random); err != nil {
-		return NewSecret{}, fmt.Errorf("create client secret: %w", err)
+		return Secret{}, fmt.Errorf("create client secret: %w", err)
 	}
 	value := secretPrefix + base64.RawURLEncoding.EncodeToString(random)
 	now := a.conf.Now()
@@ -67,25 +61,26 @@ func (a *Authority) CreateSecret(ctx context.Context, clientID string, life time
 	}
 	revision, err = a.conf.Store.Commit(ctx, store.Guard(identity.Value.Key(), identity.Revision), store.Quiet(prefix, revision), store.Create(s))
 	if err != nil {
-		return NewSecret{}, fmt.Errorf("create client secret: %w", err)
+		return Secret{}, fmt.Errorf("create client secret: %w", err)
 	}
 	a.conf.Log.Info("client secret made", "client", s.ClientID, "secret_id", s.ID, "expires", s.Expires)
-	// So that a token got with it at once is good here at once.
-	if err := a.conf.Directory.wait(ctx, store.SecretPrefix, revision); err != nil {
-		return NewSecret{}, fmt.Errorf("create client secret: %w", err)
-	}
-	return NewSecret{ID: s.ID, Value: value, Hint: s.Hint, Expires: s.Expires}, nil
+	// So that a token got with it at once is good here at once. It is made by
+	// now, and its value is known only here: no error may lose it.
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	_ = a.conf.Directory.wait(ctx, store.SecretPrefix, revision)
+	return Secret{ID: s.ID, Hint: s.Hint, Value: value, Created: s.Created, Expires: s.Expires}, nil
 }
 
 // Secrets lists an identity's client secrets, without their values.
-func (a *Authority) Secrets(ctx context.Context, clientID string) ([]SecretInfo, error) {
+func (a *Authority) Secrets(ctx context.Context, clientID string) ([]Secret, error) {
 	items, _, err := store.List[store.Secret](ctx, a.conf.Store, secretsOf(clientID))
 	if err != nil {
 		return nil, fmt.Errorf("list client secrets: %w", err)
 	}
-	infos := make([]SecretInfo, 0, len(items))
+	infos := make([]Secret, 0, len(items))
 	for _, i := range items {
-		infos = append(infos, SecretInfo{ID: i.Value.ID, Hint: i.Value.Hint, Created: i.Value.Created, Expires: i.Value.Expires})
+		infos = append(infos, Secret{ID: i.Value.ID, Hint: i.Value.Hint, Created: i.Value.Created, Expires: i.Value.Expires})
 	}
 	return infos, nil
 }

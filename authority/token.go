@@ -180,7 +180,7 @@ func (a *Authority) authenticate(ctx context.Context, req request) (grant, *oaut
 		return grant{}, wrongSecret(err)
 	case err != nil:
 		return grant{}, unavailable(err)
-	case identity.Value.TenantID != a.conf.Tenant:
+	case trust.Fold(identity.Value.TenantID) != a.conf.Tenant:
 		return grant{}, wrongSecret(errors.New("identity of another tenant"))
 	}
 	g := grant{identity: identity.Value}
@@ -351,7 +351,7 @@ func (a *Authority) fail(w http.ResponseWriter, r *http.Request, e *oauthError) 
 	if e.retry > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(int64((e.retry+time.Second-1)/time.Second), 10))
 	}
-	if e.status == http.StatusUnauthorized {
+	if e.status == http.StatusUnauthorized && r.Header.Get("Authorization") != "" {
 		w.Header().Set("WWW-Authenticate", `Basic realm="`+a.base+`"`) // RFC 6749 5.2
 	}
 	writeJSON(w, e.status, map[string]any{

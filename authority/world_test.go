@@ -155,9 +155,9 @@ func (w *world) identity(resource string) store.Identity {
 	return i
 }
 
-func (w *world) secret(i store.Identity) NewSecret {
+func (w *world) secret(i store.Identity) Secret {
 	w.t.Helper()
-	s, err := w.CreateSecret(w.t.Context(), i.ClientID, 24*365*time.Hour)
+	s, err := w.NewSecret(w.t.Context(), i.ClientID, 24*365*time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
