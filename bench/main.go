@@ -1,0 +1,151 @@
+// Command bench compares ways to reach an API server, side by side and in one
+// run: directly, through a bare two-hop relay that checks nothing (the floor
+// of Sallyport's design), and through others that are named on the command
+// line or in contenders.go.
+//
+// It owns the stub that stands in for an API server, the bare relay, the load
+// generator and the arithmetic. It does not own what it measures: Sallyport's
+// binaries are started as they are, and never changed for it.
+//
+// Every part is a process of its own; this binary plays each of them:
+//
+//	bench                run the comparison
+//	bench backend ...    the API server's stand-in
+//	bench gateway ...    the relay's outer half
+//	bench agent ...      the relay's inner half
+//	bench load ...       one round of load
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	roles := map[string]func(context.Context, []string, io.Writer) error{
+		"backend": runBackend,
+		"gateway": runGateway,
+		"agent":   runAgent,
+		"load":    runLoad,
+	}
+	if len(args) > 0 {
+		if role, ok := roles[args[0]]; ok {
+			return role(ctx, args[1:], out)
+		}
+	}
+	return compare(ctx, args, out)
+}
+
+// options are the flags of a comparison.
+type options struct {
+	rounds      int
+	duration    time.Duration
+	concurrency []int
+	conns       int
+	path        string
+	only        string
+	json        bool
+	server      external   // an API server to use instead of the stub
+	externals   []external // more contenders
+}
+
+func parse(args []string, out io.Writer) (options, error) {
+	o := options{concurrency: []int{1, 64}}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(out)
+	f.IntVar(&o.rounds, "rounds", 5, "rounds; in each, every contender has its turn, in another order")
+	f.DurationVar(&o.duration, "duration", 2*time.Second, "measured time of a turn")
+	f.IntVar(&o.conns, "conns", 2, "tunnel connections of a relay (Sallyport's default is 2)")
+	f.StringVar(&o.path, "path", "/api/v1/namespaces/default/configmaps/bench", "what is fetched")
+	f.StringVar(&o.only, "only", "", "comma-separated names of the contenders to run")
+	f.BoolVar(&o.json, "json", false, "print the results as JSON too")
+	f.Func("concurrency", "comma-separated numbers of callers (default 1,64)", func(s string) error {
+		o.concurrency = nil
+		for field := range strings.SplitSeq(s, ",") {
+			var n int
+			if _, err := fmt.Sscan(field, &n); err != nil || n < 1 {
+				return fmt.Errorf("%q is not a number of callers", field)
+			}
+			o.concurrency = append(o.concurrency, n)
+		}
+		return nil
+	})
+	f.Func("server", "use this API server instead of the stub: url=URL,ca=FILE,token=FILE[,pid=NAME:PID]", func(s string) (err error) {
+		o.server, err = parseExternal("direct", s)
+		return err
+	})
+	f.Func("contender", "one more: NAME=url=URL,ca=FILE,token=FILE[,path=PATH][,pid=NAME:PID]...", func(s string) error {
+		name, rest, ok := strings.Cut(s, "=")
+		if !ok {
+			return errors.New("want NAME=url=...")
+		}
+		e, err := parseExternal(name, rest)
+		o.externals = append(o.externals, e)
+		return err
+	})
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("unknown argument %q", f.Arg(0))
+	}
+	if o.rounds < 1 || o.duration <= 0 || o.conns < 1 {
+		return o, errors.New("rounds, duration and conns must be positive")
+	}
+	return o, nil
+}
+
+// compare runs all rounds and prints the table.
+func compare(ctx context.Context, args []string, out io.Writer) error {
+	o, err := parse(args, out)
+	if err != nil {
+		return err
+	}
+	w, err := newWorld(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	contenders, err := w.start(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s\n%d rounds of %v, path %s\n", machine(), o.rounds, o.duration, o.path)
+	results := newResults(contenders, o.concurrency)
+	for round := range o.rounds {
+		for _, callers := range o.concurrency {
+			for i := range contenders {
+				c := contenders[(i+round)%len(contenders)]
+				t, err := w.turn(ctx, c, callers)
+				if err != nil {
+					return fmt.Errorf("round %d, %s with %d callers: %w", round+1, c.name, callers, err)
+				}
+				results.add(c, callers, t)
+				fmt.Fprintf(os.Stderr, "round %d/%d  %-10s %3d callers  %8.0f req/s\n", round+1, o.rounds, c.name, callers, t.rate())
+			}
+		}
+	}
+	results.print(out)
+	if o.json {
+		return json.NewEncoder(out).Encode(results.summary())
+	}
+	return nil
+}
