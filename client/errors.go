@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/trust"
 )
@@ -26,6 +27,24 @@ type Error struct {
 	Hint      string // what to type next, "" if the server gave none
 	Details   []Detail
 	RequestID string // x-ms-request-id, to find the answer in the server's log
+
+	retry time.Duration // Retry-After
+}
+
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return nil
+}
+
+// retryAfter is how long the server asks to wait, 0 if it does not say.
+func retryAfter(err error) time.Duration {
+	if e := asError(err); e != nil {
+		return e.retry
+	}
+	return 0
 }
 
 // Detail is one entry of an ARM error's details.
