@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/cmd/sallyport/output"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// Exit codes, as az's.
+const (
+	exitOK       = 0
+	exitError    = 1
+	exitUsage    = 2
+	exitNotFound = 3
+	exitStopped  = 130
+)
+
+// streams are where a command reads and writes; the flags say which of them a
+// person sits at.
+type streams struct {
+	in                                   io.Reader
+	out, err                             io.Writer
+	inTerminal, outTerminal, errTerminal bool
+}
+
+// app is one invocation.
+type app struct {
+	streams
+	root *cobra.Command
+
+	// Global arguments.
+	print                 output.Printer
+	contextName, sub      string
+	onlyErrors, debugging bool
+
+	file    *client.File
+	context *client.Context
+	arm     *client.Client
+	busy    *progress
+}
+
+// usageError is a wrong call: exit code 2.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is main without the process.
+func run(ctx context.Context, args []string, s streams) int {
+	a := &app{streams: s}
+	a.root = a.tree()
+	defer a.close()
+	args, err := spread(a.root, args)
+	if err == nil {
+		a.root.SetArgs(args)
+		err = a.root.ExecuteContext(ctx)
+	}
+	a.busy.stop()
+	return a.fail(ctx, err)
+}
+
+func (a *app) close() {
+	if a.arm != nil {
+		a.arm.Close()
+	}
+}
+
+// fail is the one place where an error becomes text and an exit code.
+func (a *app) fail(ctx context.Context, err error) int {
+	var usage usageError
+	var quiet quietError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &quiet):
+		return quiet.code
+	case ctx.Err() != nil:
+		fmt.Fprintln(a.err, "Stopped. What was begun on the server goes on there.")
+		return exitStopped
+	case errors.As(err, &usage):
+		fmt.Fprintln(a.err, a.color(red, "ERROR: ")+sentence(err.Error()))
+		return exitUsage
+	}
+	fmt.Fprintln(a.err, a.color(red, "ERROR: ")+sentence(message(err)))
+	var e *client.Error
+	if errors.As(err, &e) {
+		for _, d := range e.Details {
+			fmt.Fprintln(a.err, "  "+d.Message)
+		}
+	}
+	if hint := hintOf(err); hint != "" {
+		fmt.Fprintln(a.err, "Next: "+hint)
+	}
+	if e != nil && e.Status >= 500 && e.RequestID != "" {
+		fmt.Fprintln(a.err, "Request id: "+e.RequestID)
+	}
+	if trust.KindOf(err) == trust.NotFound {
+		return exitNotFound
+	}
+	return exitError
+}
+
+// quietError ends a command with a code after it has said all there is to say.
+type quietError struct{ code int }
+
+func (quietError) Error() string { return "" }
+
+// message is what a person reads: the server's words as az shows them, ours with
+// their cause, since here the reader and the one who can mend it are one.
+func message(err error) string {
+	var e *client.Error
+	if errors.As(err, &e) {
+		return e.Error()
+	}
+	return err.Error()
+}
+
+func hintOf(err error) string {
+	var e *trust.Error
+	if errors.As(err, &e) {
+		return e.Hint
+	}
+	return ""
+}
+
+func sentence(s string) string { return strings.TrimRight(s, "\n") }
+
+const (
+	red    = "\x1b[31m"
+	yellow = "\x1b[33m"
+	reset  = "\x1b[0m"
+)
+
+// color paints what goes to stderr, if a person reads it there.
+func (a *app) color(code, s string) string {
+	if !a.errTerminal || os.Getenv("NO_COLOR") != "" {
+		return s
+	}
+	return code + s + reset
+}
+
+// say tells a person something that is not the result.
+func (a *app) say(format string, args ...any) {
+	if a.onlyErrors {
+		return
+	}
+	a.busy.pause(func() { fmt.Fprintf(a.err, format+"\n", args...) })
+}
+
+func (a *app) warn(format string, args ...any) {
+	if a.onlyErrors {
+		return
+	}
+	a.busy.pause(func() { fmt.Fprintln(a.err, a.color(yellow, "WARNING: ")+fmt.Sprintf(format, args...)) })
+}
+
+// confirm asks before something is destroyed.
+func (a *app) confirm(yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if !a.inTerminal {
+		e := trust.Errorf(trust.Precondition, "Unable to prompt for confirmation as no tty available. Use --yes.")
+		return e
+	}
+	a.busy.stop()
+	defer func() { a.busy = newProgress(a.err, a.errTerminal && !a.onlyErrors, a.onlyErrors) }()
+	for {
+		fmt.Fprint(a.err, question+" (y/n): ")
+		var answer string
+		if _, err := fmt.Fscanln(a.in, &answer); err != nil && answer == "" {
+			if errors.Is(err, io.EOF) {
+				return quietError{exitError}
+			}
+			continue
+		}
+		switch strings.ToLower(answer) {
+		case "y", "yes":
+			return nil
+		case "n", "no":
+			fmt.Fprintln(a.err, "Operation cancelled.")
+			return quietError{exitError}
+		}
+	}
+}
+
+const sure = "Are you sure you want to perform this operation?"
