@@ -145,8 +145,8 @@ func (a *Authority) readResource(req *request, get func(string) string, f form) 
 			return &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 900144, text: "The request body must contain the following parameter: 'resource'."}
 		}
 	} else {
-		resource, ok := strings.CutSuffix(get("scope"), "/.default")
-		if !ok || strings.ContainsAny(resource, " \t") {
+		resource, ok := defaultScope(get("scope"))
+		if !ok {
 			return &oauthError{status: http.StatusBadRequest, code: "invalid_scope", number: 1002012, text: "The provided value for scope is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI)."}
 		}
 		req.resource = resource
@@ -157,6 +157,24 @@ func (a *Authority) readResource(req *request, get func(string) string, f form) 
 			"' was not found. Ask for " + a.base + ", " + a.base + "/gateways/<location> or " + a.base + "/clusters/<uid>."}
 	}
 	return nil
+}
+
+// defaultScope finds the one resource in a v2 scope. MSAL adds the scopes of
+// OpenID Connect to whatever it asks for; they mean nothing for a client that is
+// no person.
+func defaultScope(scope string) (resource string, ok bool) {
+	var rest []string
+	for _, s := range strings.Split(scope, " ") {
+		switch s {
+		case "", "openid", "offline_access", "profile", "email":
+		default:
+			rest = append(rest, s)
+		}
+	}
+	if len(rest) != 1 {
+		return "", false
+	}
+	return strings.CutSuffix(rest[0], "/.default")
 }
 
 // basic reads client_secret_basic (RFC 6749 2.3.1).

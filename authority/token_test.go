@@ -62,6 +62,19 @@ func TestATokenIsAManagedIdentitys(t *testing.T) {
 	}
 }
 
+// MSAL asks for more than the resource.
+func TestScopesOfOpenIDConnectAreIgnored(t *testing.T) {
+	w := newWorld(t, nil)
+	i := w.identity(workspace)
+	form := withSecret(i, w.secret(i).Value, "")
+	form.Set("scope", gatewayAud+"/.default openid offline_access profile")
+	w.good("MSAL's scopes", w.must(form))
+	form.Set("scope", "openid offline_access profile")
+	if rec, body := w.post("", form, nil); rec.Code != http.StatusBadRequest || body["error"] != "invalid_scope" {
+		t.Errorf("no resource: %d %v", rec.Code, body)
+	}
+}
+
 func TestAnApplicationNamesNoResource(t *testing.T) {
 	w := newWorld(t, nil)
 	i := w.identity("")
