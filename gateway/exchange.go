@@ -22,6 +22,8 @@ type exchange struct {
 	r      *http.Request
 	handle *tunnel.Handle
 
+	unreset func() bool // leaves the caller's connection alone
+
 	from    netip.Addr
 	request *request.Request // nil before it was parsed
 	flight  *flight
@@ -45,7 +47,12 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		RequestURI: path, Verb: r.Method, SourceIP: x.from.String(), UserAgent: r.UserAgent(),
 	}
 	w.Header()[request.AuditID] = []string{x.event.ID}
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		// Or net/http would wait for the body before an answer that comes early.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 	x.handle = tunnel.NewHandle(w, r)
+	x.unreset = resetWithEnd(x.handle, r)
 	defer x.finish()
 	if err := x.steps(cluster, target); err != nil {
 		x.refuse(err)
@@ -172,6 +179,7 @@ func (x *exchange) refuse(err error) {
 // happened before, an abort included.
 func (x *exchange) finish() {
 	cause := context.Cause(x.handle.Context())
+	x.unreset()
 	x.handle.Done()
 	if x.flight != nil {
 		x.g.flights.remove(x.flight)

@@ -130,8 +130,9 @@ func setDefault(n *int, v int) {
 	}
 }
 
-// Handler serves /clusters/{uid}/…. Its server must not limit the time of
-// reading a body or writing an answer; it should limit that of headers.
+// Handler serves /clusters/{uid}/…. Its server needs ConnContext, must not limit
+// the time of reading a body or writing an answer, and should limit that of
+// headers.
 func (g *Gateway) Handler() http.Handler { return http.HandlerFunc(g.serve) }
 
 // Run follows the store and keeps this replica's records until ctx ends. Then

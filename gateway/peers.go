@@ -215,6 +215,7 @@ func (g *Gateway) relay(h *tunnel.Handle, w http.ResponseWriter, out *http.Reque
 			return err
 		}
 		defer resp.Body.Close()
+		h.Add(resp.Body)
 		copyAnswer(w, resp)
 		return nil
 	}

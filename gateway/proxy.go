@@ -37,15 +37,12 @@ func (x *exchange) outgoing(b *bound) (*http.Request, error) {
 
 // proxy sends an ordinary request and copies the answer.
 func (x *exchange) proxy(cluster trust.ClusterUID, out *http.Request) error {
-	if x.r.ProtoMajor == 1 && out.Body != nil {
-		// Or net/http would wait for the rest of the body before an early answer.
-		_ = http.NewResponseController(x.w).EnableFullDuplex()
-	}
 	resp, err := x.g.roundTrip(cluster, out)
 	if err != nil {
 		return unreachable(err)
 	}
 	defer resp.Body.Close()
+	x.handle.Add(resp.Body) // cancelling alone does not end an answer that nobody reads
 	return x.answer(resp)
 }
 

@@ -2,6 +2,9 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -155,4 +158,32 @@ func (s *flights) endWhere(cluster trust.ClusterUID, why func(*flight) error) in
 
 func (s *flights) endAll(why error) int {
 	return s.endWhere("", func(*flight) error { return why })
+}
+
+type connKey struct{}
+
+// ConnContext is for http.Server.ConnContext: it lets the gateway reset a
+// connection. Without it net/http's own closing of an HTTP/1.1 connection, over
+// TLS, may wait 5 s for a caller that does not read.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// resetWithEnd resets the caller's connection when the request is ended from
+// outside; stop must be called first when it ends by itself. An HTTP/2
+// connection carries others' requests: there the stream's own reset does it.
+func resetWithEnd(h *tunnel.Handle, r *http.Request) (stop func() bool) {
+	c, ok := r.Context().Value(connKey{}).(net.Conn)
+	if !ok || r.ProtoMajor != 1 {
+		return func() bool { return true }
+	}
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	return context.AfterFunc(h.Context(), func() {
+		if l, ok := c.(interface{ SetLinger(int) error }); ok {
+			_ = l.SetLinger(0) // what waits in the socket goes nowhere
+		}
+		_ = c.Close()
+	})
 }

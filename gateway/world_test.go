@@ -332,6 +332,7 @@ func (w *world) eventually(what string, ok func() bool) {
 func (w *world) listen(h http.Handler) string {
 	s := httptest.NewUnstartedServer(h)
 	s.EnableHTTP2 = true
+	s.Config.ConnContext = ConnContext
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.StartTLS()
 	w.t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
