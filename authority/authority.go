@@ -125,6 +125,10 @@ func (a *Authority) tend(ctx context.Context) error {
 	if err := a.rotate(ctx); err != nil {
 		return err
 	}
+	// A clock that was put back leaves only keys for later.
+	if err := a.promote(ctx); err != nil {
+		return err
+	}
 	return a.forgetSecrets(ctx)
 }
 

@@ -129,6 +129,19 @@ func TestASleptThroughRotation(t *testing.T) {
 	w.good("right after", w.must(withSecret(i, secret, gatewayAud)))
 }
 
+// The first start had a wrong clock; then it was put right.
+func TestAClockThatIsPutBack(t *testing.T) {
+	w := newWorld(t, nil)
+	i := w.identity("")
+	secret := w.secret(i).Value
+	w.clock.Add(-48 * time.Hour)
+	if err := w.tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	w.must(withSecret(i, secret, gatewayAud))
+}
+
 func TestARevokedKeyEndsItsTokensAtOnce(t *testing.T) {
 	for name, prepare := range map[string]func(*world){
 		"no successor": func(*world) {},
