@@ -66,9 +66,11 @@ func (a *Authority) NewSecret(ctx context.Context, clientID string, life time.Du
 	a.conf.Log.Info("client secret made", "client", s.ClientID, "secret_id", s.ID, "expires", s.Expires)
 	// So that a token got with it at once is good here at once. It is made by
 	// now, and its value is known only here: no error may lose it.
-	ctx, cancel := context.WithTimeout(ctx, catchUp)
-	defer cancel()
-	_ = a.conf.Directory.wait(ctx, store.SecretPrefix, revision)
+	if a.conf.Directory.Ready() == nil { // not before it runs: at first start
+		ctx, cancel := context.WithTimeout(ctx, catchUp)
+		defer cancel()
+		_ = a.conf.Directory.wait(ctx, store.SecretPrefix, revision)
+	}
 	return Secret{ID: s.ID, Hint: s.Hint, Value: value, Created: s.Created, Expires: s.Expires}, nil
 }
 
