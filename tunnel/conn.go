@@ -62,19 +62,24 @@ func (c *watchedConn) reason() error {
 	return c.cause
 }
 
-// Close may be called by anyone, any number of times. A TLS connection to a
-// peer that does not read would block in its goodbye for seconds.
+// Close may be called by anyone, any number of times.
 func (c *watchedConn) Close() error {
 	var err error
 	c.once.Do(func() {
-		if under, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
-			t := time.AfterFunc(closeGrace, func() { _ = under.NetConn().Close() })
-			defer t.Stop()
-		}
-		err = c.Conn.Close()
+		err = closeSoon(c.Conn)
 		close(c.closed)
 	})
 	return err
+}
+
+// closeSoon closes a connection that may be TLS: crypto/tls spends up to five
+// seconds on its goodbye to a peer that does not read.
+func closeSoon(conn net.Conn) error {
+	if under, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		t := time.AfterFunc(closeGrace, func() { _ = under.NetConn().Close() })
+		defer t.Stop()
+	}
+	return conn.Close()
 }
 
 // abortConn closes a connection at once: what the kernel has not sent yet is

@@ -204,16 +204,24 @@ func (h *Handle) closeLater(c io.Closer, cause error) {
 		return
 	}
 	h.closing.Go(func() {
-		if s, ok := c.(*Stream); ok {
-			s.End(cause)
-			return
+		switch c := c.(type) {
+		case *Stream:
+			c.End(cause)
+		case net.Conn:
+			if cause != nil {
+				abortConn(c)
+			} else {
+				_ = closeSoon(c)
+			}
+		default:
+			_ = c.Close()
 		}
-		_ = c.Close()
 	})
 }
 
 // Add puts something under the handle, to be closed by End or Done: an
-// upstream connection, a *Stream. After End it is closed at once.
+// upstream connection (End resets it), a *Stream. After End it is closed at
+// once.
 func (h *Handle) Add(c io.Closer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -240,7 +248,7 @@ func (h *Handle) Done() {
 		h.closers = nil
 		if h.conn != nil {
 			conn := h.conn
-			h.closing.Go(func() { _ = watch(conn).Close() })
+			h.closing.Go(func() { _ = closeSoon(conn) })
 		}
 	}
 	h.mu.Unlock()
@@ -311,6 +319,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	return c.Conn.Read(p)
 }
+
+// Close says goodbye for a moment at most, to a peer that may not read.
+func (c *Conn) Close() error { return closeSoon(c.Conn) }
 
 // CloseWrite ends the sending direction and leaves the other one open.
 func (c *Conn) CloseWrite() error {
