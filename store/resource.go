@@ -62,6 +62,7 @@ type Cluster struct {
 	DisableLocalAccounts bool
 	AuthorizedIPRanges   []string        // CIDRs; they limit people, never a bound source
 	Properties           json.RawMessage // properties as last sent, what we do not know included
+	Other                json.RawMessage `json:",omitempty"` // other top-level members as last sent: sku, …
 
 	// What connect handed over, to tell this cluster's agents from others'.
 	Enrolment *Enrolment `json:",omitempty"`

@@ -1,0 +1,251 @@
+package control
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"github.com/sallyport/sallyport/arm"
+	"github.com/sallyport/sallyport/store"
+	"github.com/sallyport/sallyport/trust"
+)
+
+func (c *Control) assignmentRoutes() []*route {
+	const at = "{scope...}/providers/Microsoft.Authorization/roleAssignments"
+	// The right is asked for at the scope that is assigned, not at the
+	// assignment.
+	r := func(method, pattern, action string, drop int, handle func(*call) (*answer, error)) *route {
+		return &route{method: method, pattern: pattern, typ: assignmentType, versions: arm.Authorization, drop: drop,
+			action: assignmentType + "/" + action, need: needSubscription | needGroup, handle: handle}
+	}
+	return []*route{
+		r("GET", at, "read", 3, (*call).listAssignments),
+		r("GET", at+"/{name}", "read", 4, (*call).getAssignment),
+		r("PUT", at+"/{name}", "write", 4, (*call).putAssignment),
+		r("DELETE", at+"/{name}", "delete", 4, (*call).removeAssignment),
+	}
+}
+
+type assignmentBody struct {
+	ID         string               `json:"id"`
+	Name       string               `json:"name"`
+	Type       string               `json:"type"`
+	Properties assignmentProperties `json:"properties"`
+}
+
+type assignmentProperties struct {
+	RoleDefinitionID string `json:"roleDefinitionId"`
+	PrincipalID      string `json:"principalId"`
+	PrincipalType    string `json:"principalType"`
+	Scope            string `json:"scope"`
+	CreatedOn        string `json:"createdOn"`
+	UpdatedOn        string `json:"updatedOn"`
+	CreatedBy        string `json:"createdBy"`
+	UpdatedBy        string `json:"updatedBy"`
+}
+
+func bodyOfAssignment(a *store.RoleAssignment) assignmentBody {
+	return assignmentBody{ID: a.ID, Name: nameOf(a.ID), Type: assignmentType, Properties: assignmentProperties{
+		a.RoleDefinitionID, a.PrincipalID, a.PrincipalType, a.Scope,
+		arm.Time(a.Stamp.CreatedAt), arm.Time(a.Stamp.LastModifiedAt), a.Stamp.CreatedBy, a.Stamp.LastModifiedBy,
+	}}
+}
+
+// listAssignments shows those at the scope, around it, and, unless the filter is
+// atScope(), below it.
+func (k *call) listAssignments() (*answer, error) {
+	filter := k.request.URL.Query().Get("$filter")
+	principal := filterValue(filter, "principalId")
+	var list []assignmentBody
+	add := func(items []store.Item[store.RoleAssignment]) {
+		for _, a := range items {
+			if principal == "" || is(a.Value.PrincipalID, principal) {
+				list = append(list, bodyOfAssignment(&a.Value))
+			}
+		}
+	}
+	for _, at := range k.id.Scopes() {
+		items, _, err := store.List[store.RoleAssignment](k.ctx, k.Store, assignmentPrefix(at))
+		if err != nil {
+			return nil, err
+		}
+		add(items)
+	}
+	if !is(filter, "atScope()") {
+		here := assignmentPrefix(k.id)
+		prefix := store.ResourceKey(k.id.String()) + "/"
+		if k.id.IsRoot() {
+			prefix = "/arm/"
+		}
+		items, _, err := store.List[store.RoleAssignment](k.ctx, k.Store, prefix,
+			store.Match(func(key string) bool { return len(key) < len(here) || key[:len(here)] != here }))
+		if err != nil {
+			return nil, err
+		}
+		add(items)
+	}
+	return ok(arm.NewList(list, "")), nil
+}
+
+// findAssignment reads the assignment of the path; none is the zero item.
+func (k *call) findAssignment() (store.Item[store.RoleAssignment], error) {
+	name := k.vars["name"]
+	if !arm.ValidGUID(name) {
+		return store.Item[store.RoleAssignment]{}, arm.Errorf(trust.Invalid, "InvalidRoleAssignmentId", "The role assignment ID '%.64s' is not valid. The role assignment ID must be a GUID.", name)
+	}
+	a, err := store.Get[store.RoleAssignment](k.ctx, k.Store, assignmentPrefix(k.id)+trust.Fold(name))
+	if trust.KindOf(err) == trust.NotFound {
+		return store.Item[store.RoleAssignment]{}, nil
+	}
+	return a, err
+}
+
+func (k *call) getAssignment() (*answer, error) {
+	a, err := k.findAssignment()
+	if err != nil {
+		return nil, err
+	}
+	if a.Revision == 0 {
+		return nil, arm.Errorf(trust.NotFound, "RoleAssignmentNotFound", "The role assignment '%s' is not found.", k.vars["name"])
+	}
+	return ok(bodyOfAssignment(&a.Value)), nil
+}
+
+func (k *call) putAssignment() (*answer, error) {
+	var body struct {
+		Properties struct{ RoleDefinitionID, PrincipalID, PrincipalType string }
+	}
+	if _, err := k.decode(&body); err != nil {
+		return nil, err
+	}
+	p := body.Properties
+	d, known := definitionByID(p.RoleDefinitionID)
+	if !known {
+		return nil, arm.Errorf(trust.Invalid, "RoleDefinitionDoesNotExist", "The specified role definition with ID '%.64s' does not exist.", p.RoleDefinitionID)
+	}
+	if p.PrincipalType == "" {
+		p.PrincipalType = "ServicePrincipal"
+	}
+	if i := slices.IndexFunc([]string{"User", "Group", "ServicePrincipal"}, func(t string) bool { return is(t, p.PrincipalType) }); i < 0 {
+		return nil, arm.BadParameter("properties.principalType", "'%.64s' is not User, Group or ServicePrincipal", p.PrincipalType)
+	}
+	if p.PrincipalID == "" || len(p.PrincipalID) > 256 {
+		return nil, arm.BadParameter("properties.principalId", "it must have 1 to 256 characters")
+	}
+	old, err := k.findAssignment()
+	if err != nil {
+		return nil, err
+	}
+	guard, err := k.scopeExists()
+	if err != nil {
+		return nil, err
+	}
+	if o := old.Value; old.Revision != 0 {
+		if same, ok := definitionByID(o.RoleDefinitionID); ok && same == d && is(o.PrincipalID, p.PrincipalID) {
+			return ok200(o), nil
+		}
+		return nil, arm.Errorf(trust.Forbidden, "RoleAssignmentUpdateNotPermitted", "Tenant ID, application ID, principal ID, and scope are not allowed to be updated.")
+	}
+	beside, rev, err := store.List[store.RoleAssignment](k.ctx, k.Store, assignmentPrefix(k.id))
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range beside {
+		if same, ok := definitionByID(b.Value.RoleDefinitionID); ok && same == d && is(b.Value.PrincipalID, p.PrincipalID) {
+			return nil, arm.Errorf(trust.Exists, arm.RoleAssignmentExists, "The role assignment already exists. The ID of the conflicting role assignment is %s.", nameOf(b.Value.ID))
+		}
+	}
+	a := store.RoleAssignment{
+		ID:    k.id.Extend("Microsoft.Authorization", "roleAssignments", k.vars["name"]).String(),
+		Scope: k.id.String(), RoleDefinitionID: d.body(k.id).ID, PrincipalID: p.PrincipalID, PrincipalType: p.PrincipalType,
+		Stamp: k.stamp(store.Stamp{}, &k.caller),
+	}
+	if k.id.IsRoot() {
+		a.ID = "/providers/" + assignmentType + "/" + k.vars["name"]
+	}
+	ops := append(guard, store.Create(a), store.Quiet(assignmentPrefix(k.id), rev))
+	if _, err := k.Store.Commit(k.durable(), ops...); err != nil {
+		return nil, err
+	}
+	return created(bodyOfAssignment(&a)), nil
+}
+
+func ok200(a store.RoleAssignment) *answer { return ok(bodyOfAssignment(&a)) }
+
+// scopeExists demands that the scope of an assignment is there: one on a name
+// that is made later would give rights on what nobody meant.
+func (k *call) scopeExists() ([]store.Op, error) {
+	if k.id.IsRoot() {
+		return nil, nil
+	}
+	key := store.ResourceKey(k.id.String())
+	revision, there, err := k.revisionOf(key)
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		return nil, arm.NoResource(k.id)
+	}
+	return []store.Op{store.Guard(key, revision)}, nil
+}
+
+// revisionOf finds any resource's revision.
+func (k *call) revisionOf(key string) (int64, bool, error) {
+	item, err := store.Get[anyRecord](k.ctx, k.Store, key)
+	if trust.KindOf(err) == trust.NotFound {
+		return 0, false, nil
+	}
+	return item.Revision, err == nil, err
+}
+
+// anyRecord reads a record for its revision alone.
+type anyRecord struct{}
+
+func (anyRecord) Key() string { return "" }
+
+func (k *call) removeAssignment() (*answer, error) {
+	a, err := k.findAssignment()
+	if err != nil {
+		return nil, err
+	}
+	if a.Revision == 0 {
+		return empty(http.StatusNoContent), nil
+	}
+	ops := []store.Op{store.Delete(a.Value.Key(), a.Revision)}
+	if d, known := definitionByID(a.Value.RoleDefinitionID); k.id.IsRoot() && known && d.guid == ownerGUID {
+		guard, err := k.anotherOwner(a.Value.ID)
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, guard)
+	}
+	if _, err := k.Store.Commit(k.durable(), ops...); err != nil {
+		return nil, err
+	}
+	return ok(bodyOfAssignment(&a.Value)), nil
+}
+
+// anotherOwner refuses to remove the last Owner at the root: nobody could let
+// anybody in again.
+func (k *call) anotherOwner(but string) (store.Op, error) {
+	all, _, err := store.List[store.RoleAssignment](k.ctx, k.Store, assignmentPrefix(k.id))
+	if err != nil {
+		return store.Op{}, err
+	}
+	for _, a := range all {
+		if d, known := definitionByID(a.Value.RoleDefinitionID); known && d.guid == ownerGUID && !is(a.Value.ID, but) {
+			return store.Guard(a.Value.Key(), a.Revision), nil
+		}
+	}
+	return store.Op{}, arm.Errorf(trust.Conflict, "LastOwner", "The last role assignment of Owner at the root cannot be removed: nobody could administer this installation any more.")
+}
+
+// assignmentsBelow removes what is assigned at a resource and below it.
+func (c *Control) assignmentsBelow(ctx context.Context, id string) ([]store.Op, error) {
+	all, _, err := store.List[store.RoleAssignment](ctx, c.Store, store.ResourceKey(id)+"/")
+	var ops []store.Op
+	for _, a := range all {
+		ops = append(ops, store.Delete(a.Value.Key(), 0))
+	}
+	return ops, err
+}

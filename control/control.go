@@ -1,0 +1,178 @@
+package control
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport/sallyport/arm"
+	"github.com/sallyport/sallyport/internal/pki"
+	"github.com/sallyport/sallyport/operation"
+	"github.com/sallyport/sallyport/store"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// Config is what New needs. All fields without "default" in their comment are
+// required.
+type Config struct {
+	Store *store.Store
+
+	// Authenticate verifies a bearer token that was issued for the control API.
+	// Errors are of kind Unauthenticated or Unavailable.
+	Authenticate func(ctx context.Context, token string) (trust.Caller, error)
+
+	// Secrets are the authority's client secrets. Default: none can be made.
+	Secrets Secrets
+
+	BaseURL   string   // "https://host:port", no slash at the end
+	Issuer    string   // of the built-in authority; only its callers are known here
+	Tenant    string   // GUID
+	Location  string   // of this server
+	Locations []string // all that clusters may name; default: Location
+
+	MandateKey ed25519.PrivateKey // signs what agents are told
+	AgentCA    *pki.CA            // issues agents' certificates
+	ServerCA   []byte             // PEM, for kubeconfigs and agents; default: the system's roots are meant
+
+	// Azure's limits, off by default.
+	MaxBindingsPerCluster int  // 0: no limit
+	SameSubscription      bool // source and cluster must share a subscription
+
+	// AgentBound is how long an agent that is out of touch may go on letting
+	// requests through. Default: mandate.FreshBound and a margin for clocks.
+	AgentBound time.Duration
+
+	Now        func() time.Time      // default: time.Now
+	Log        *slog.Logger          // default: slog.Default()
+	Registerer prometheus.Registerer // default: no metrics
+}
+
+// Secrets makes and removes client secrets of identities: package authority's,
+// as control sees it.
+type Secrets interface {
+	NewSecret(ctx context.Context, clientID string, life time.Duration) (Secret, error)
+	Secrets(ctx context.Context, clientID string) ([]Secret, error)
+	// RemoveSecret is of kind NotFound if there is none of that id.
+	RemoveSecret(ctx context.Context, clientID, id string) error
+}
+
+// Secret is a client secret as it can be shown. Value is known once, in what
+// NewSecret returns.
+type Secret struct {
+	ID, Hint, Value  string
+	Created, Expires time.Time
+}
+
+// Control is the control plane of this process.
+type Control struct {
+	Config
+	routes  []*route
+	picture *picture
+	metrics *metrics
+}
+
+// margin on AgentBound's default: agents' clocks are monotonic, control's may
+// differ between replicas.
+const margin = 2 * time.Second
+
+// New checks the configuration.
+func New(c Config) (*Control, error) {
+	switch {
+	case c.Store == nil, c.Authenticate == nil, c.AgentCA == nil:
+		return nil, errors.New("control needs a store, an authenticator and the agents' CA")
+	case len(c.MandateKey) != ed25519.PrivateKeySize:
+		return nil, errors.New("control needs the key that signs mandates")
+	case !strings.HasPrefix(c.BaseURL, "https://") || strings.HasSuffix(c.BaseURL, "/"):
+		return nil, errors.New("control's base URL must begin with https:// and not end in /")
+	case !arm.ValidGUID(c.Tenant) || c.Tenant != trust.Fold(c.Tenant) || c.Issuer == "" || c.Location == "":
+		return nil, errors.New("control needs a tenant (a GUID in lower case), an issuer and a location")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if len(c.Locations) == 0 {
+		c.Locations = []string{c.Location}
+	}
+	if c.AgentBound == 0 {
+		c.AgentBound = freshBound + margin
+	}
+	ctl := &Control{Config: c, picture: newPicture(), metrics: newMetrics()}
+	ctl.routes = ctl.table()
+	if c.Registerer != nil {
+		if err := ctl.metrics.register(c.Registerer); err != nil {
+			return nil, err
+		}
+	}
+	return ctl, nil
+}
+
+// Handler serves the ARM API and the agents' API. The listener must take client
+// certificates where they are given (pki.Server); which of them counts is
+// decided here.
+func (c *Control) Handler() http.Handler {
+	mux := http.NewServeMux()
+	c.mountAgents(mux)
+	mux.HandleFunc("/", c.serveARM)
+	// ServeMux would redirect paths it finds unclean, without asking who calls.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, agentsPrefix) {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		c.serveARM(w, r)
+	})
+}
+
+// Handlers are the operations that control knows, for operation.New.
+func (c *Control) Handlers() map[string]operation.Handler {
+	return map[string]operation.Handler{
+		opApply:         c.apply,
+		opRemove:        c.remove,
+		opClusterDelete: c.deleteCluster,
+		opClusterPower:  c.power,
+		opGroupDelete:   c.deleteGroup,
+	}
+}
+
+// Run follows what agents and gateways say, and wakes who waits for them, until
+// ctx ends. State streams and operations make no progress without it.
+func (c *Control) Run(ctx context.Context) error { return c.picture.run(ctx, c.Store) }
+
+// stamp is who made or changes a resource now.
+func (c *Control) stamp(old store.Stamp, caller *trust.Caller) store.Stamp {
+	by, kind := caller.Object, "Application"
+	if caller.ResourceID != "" {
+		kind = "ManagedIdentity"
+	} else if caller.Name != "" {
+		by, kind = caller.Name, "User"
+	}
+	now := c.Now().UTC()
+	if old.CreatedAt.IsZero() {
+		old.CreatedBy, old.CreatedByType, old.CreatedAt = by, kind, now
+	}
+	old.LastModifiedBy, old.LastModifiedByType, old.LastModifiedAt = by, kind, now
+	return old
+}
+
+// newUID is a new lower-case UUID.
+func newUID() string { return uuid.NewString() }
+
+// knownLocation finds a location by any of its spellings.
+func (c *Control) knownLocation(s string) (string, bool) {
+	for _, l := range c.Locations {
+		if arm.SameLocation(l, s) {
+			return arm.NormalLocation(l), true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,385 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/arm"
+	"github.com/sallyport/sallyport/store"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// route is one method of one kind of path. What it says is checked by serveARM
+// before handle runs; a handler never sees a request that did not pass.
+type route struct {
+	method, pattern string
+	typ             string // resource type, for messages; "" means the path's own
+	versions        arm.Versions
+	// drop is how many segments at the end of the path do not belong to the id
+	// that the request is about: 1 for the type of a collection or an action.
+	drop int
+	// action is what the caller must be allowed on that id; "{type}" stands for
+	// the id's type. "" means that any caller with some role assignment may.
+	action string
+	need   need
+	handle func(*call) (*answer, error)
+
+	segments []string
+}
+
+// need is what must exist before the handler runs.
+type need uint8
+
+const (
+	needSubscription need = 1 << iota
+	needGroup             // if the id lies in a group
+	needCluster           // the cluster that the id is or lies in
+	needSource            // the source that a child lies under
+)
+
+// call is one request that passed the checks so far.
+type call struct {
+	*Control
+	ctx     context.Context
+	request *http.Request
+	route   *route
+	ids     arm.RequestIDs
+	caller  trust.Caller
+	version string
+	path    []string          // decoded segments
+	vars    map[string]string // what the pattern's names stand for
+	id      arm.ID            // what the request is about
+
+	subscription store.Item[store.Subscription]
+	group        store.Item[store.Group]
+	cluster      store.Item[store.Cluster]
+	source       store.Item[store.Source]
+}
+
+// answer is what a handler wants to be sent.
+type answer struct {
+	status int
+	body   any // nil: no body
+	header http.Header
+}
+
+func ok(body any) *answer      { return &answer{status: http.StatusOK, body: body} }
+func empty(status int) *answer { return &answer{status: status} }
+func created(body any) *answer { return &answer{status: http.StatusCreated, body: body} }
+func (a *answer) h() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+// serveARM does one request: the checks in ARM's order, then the resource.
+func (c *Control) serveARM(w http.ResponseWriter, r *http.Request) {
+	k := &call{Control: c, ctx: r.Context(), request: r, ids: arm.NewRequestIDs(r.Header, newUID())}
+	k.ids.Write(w.Header(), c.Location, c.Now())
+	start := c.Now()
+	a, err := k.guarded()
+	status := 0
+	if err != nil {
+		status = k.fail(w, err)
+	} else {
+		status = k.send(w, a)
+	}
+	name := "none"
+	if k.route != nil {
+		name = k.route.method + " " + k.route.pattern
+	}
+	took := c.Now().Sub(start)
+	c.metrics.requests.WithLabelValues(name, fmt.Sprint(status)).Observe(took.Seconds())
+	c.Log.InfoContext(k.ctx, "control request", "method", r.Method, "path", r.URL.Path, "status", status,
+		"request", k.ids.Request, "correlation", k.ids.Correlation, "caller", k.caller.Object, "took", took)
+}
+
+// guarded turns a panic into an error.
+func (k *call) guarded() (a *answer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			k.Log.ErrorContext(k.ctx, "control request panicked", "request", k.ids.Request, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			a, err = nil, trust.Errorf(trust.Internal, "panic")
+		}
+	}()
+	return k.pass()
+}
+
+// pass is the order of the checks (azure-wire 8.1): authentication, api-version,
+// subscription, authorization, resource group, parent, and then the resource.
+// Authorization before existence, so that no name can be probed.
+func (k *call) pass() (*answer, error) {
+	if err := k.authenticate(); err != nil {
+		return nil, err
+	}
+	if err := k.match(); err != nil {
+		return nil, err
+	}
+	var err error
+	if k.version, err = k.route.versions.Check(k.request.URL.Query(), k.typ(), k.Location); err != nil {
+		return nil, err
+	}
+	if err := k.reserved(); err != nil {
+		return nil, err
+	}
+	if err := k.findSubscription(); err != nil {
+		return nil, err
+	}
+	if err := k.authorize(); err != nil {
+		return nil, err
+	}
+	if err := k.findParents(); err != nil {
+		return nil, err
+	}
+	return k.route.handle(k)
+}
+
+func (k *call) typ() string {
+	if k.route.typ != "" {
+		return k.route.typ
+	}
+	return k.id.Type()
+}
+
+// authenticate says who calls. Only callers of this installation's own issuer
+// and tenant are known here: a principal's id means nothing without them.
+func (k *call) authenticate() error {
+	token, given := arm.Bearer(k.request.Header)
+	if !given {
+		return arm.Errorf(trust.Unauthenticated, arm.AuthenticationFailed, "Authentication failed. The 'Authorization' header is missing or not one Bearer token.")
+	}
+	caller, err := k.Authenticate(k.ctx, token)
+	if err != nil {
+		return err
+	}
+	if caller.Object == "" || caller.Issuer != k.Issuer {
+		return arm.Errorf(trust.Unauthenticated, arm.InvalidAuthenticationToken, "The access token is from the wrong issuer '%.200s'. It must be issued by '%s'.", caller.Issuer, k.Issuer)
+	}
+	if trust.Fold(caller.Tenant) != trust.Fold(k.Tenant) {
+		return arm.Errorf(trust.Unauthenticated, arm.InvalidAuthenticationTokenTenant, "The access token is from the wrong tenant '%.64s'. It must match the tenant '%s' associated with this subscription.", caller.Tenant, k.Tenant)
+	}
+	if a := strings.TrimSuffix(caller.Audience, "/"); a != k.BaseURL {
+		return arm.Errorf(trust.Unauthenticated, arm.InvalidAuthenticationToken, "The access token has been obtained for wrong audience '%.200s'. Please use '%s'.", caller.Audience, k.BaseURL)
+	}
+	k.caller = caller
+	return nil
+}
+
+// match finds the route, and the id that the request is about.
+func (k *call) match() error {
+	for seg := range strings.SplitSeq(strings.TrimPrefix(k.request.URL.EscapedPath(), "/"), "/") {
+		s, err := url.PathUnescape(seg)
+		if err != nil {
+			return noRoute(k.request)
+		}
+		k.path = append(k.path, s)
+	}
+	var methods []string
+	typed := false
+	for _, rt := range k.routes {
+		vars, fits := rt.fits(k.path)
+		if !fits || rt.typ == "" && typed {
+			continue // the type has routes of its own
+		}
+		if rt.method != k.request.Method {
+			methods, typed = append(methods, rt.method), typed || rt.typ != ""
+			continue
+		}
+		id, err := arm.ParseID("/" + strings.Join(k.path[:len(k.path)-rt.drop], "/"))
+		if err != nil {
+			return err
+		}
+		k.route, k.vars, k.id = rt, vars, id
+		return nil
+	}
+	if len(methods) > 0 {
+		slices.Sort(methods)
+		return &methodError{allow: strings.Join(slices.Compact(methods), ", "),
+			cause: arm.Errorf(trust.Unsupported, arm.MethodNotAllowed, "The requested resource does not support http method '%.20s'.", k.request.Method)}
+	}
+	return noRoute(k.request)
+}
+
+// methodError is a 405, which must name what is allowed (RFC 9110, 15.5.6).
+type methodError struct {
+	cause *trust.Error
+	allow string
+}
+
+func (e *methodError) Error() string { return e.cause.Error() }
+func (e *methodError) Unwrap() error { return e.cause }
+
+func noRoute(r *http.Request) error {
+	return arm.Errorf(trust.NotFound, arm.NotFound, "No resource was found that matches the request path '%.200s'.", r.URL.Path)
+}
+
+// fits matches a path. "{name}" is one segment, "{name...}" any number of them,
+// once in a pattern; anything else is compared without regard to ASCII case.
+func (rt *route) fits(path []string) (map[string]string, bool) {
+	segs := rt.segments
+	tail := slices.IndexFunc(segs, func(s string) bool { return strings.HasSuffix(s, "...}") })
+	if tail < 0 && len(path) != len(segs) || tail >= 0 && len(path) < len(segs)-1 {
+		return nil, false
+	}
+	vars := map[string]string{}
+	one := func(pattern, s string) bool {
+		if name, ok := strings.CutPrefix(pattern, "{"); ok {
+			vars[strings.TrimSuffix(name, "}")] = s
+			return s != ""
+		}
+		return len(s) == len(pattern) && trust.Fold(s) == trust.Fold(pattern)
+	}
+	if tail < 0 {
+		tail = len(segs)
+	}
+	for i := 0; i < tail; i++ {
+		if !one(segs[i], path[i]) {
+			return nil, false
+		}
+	}
+	for i := len(segs) - 1; i > tail; i-- {
+		if !one(segs[i], path[len(path)-len(segs)+i]) {
+			return nil, false
+		}
+	}
+	return vars, true
+}
+
+// ours are the namespaces in which only the types of the route table exist.
+var ours = []string{"Microsoft.ContainerService", "Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features", "Sallyport.Access"}
+
+// reserved refuses the generic routes for namespaces that are ours.
+func (k *call) reserved() error {
+	if k.route.typ != "" {
+		return nil
+	}
+	for _, p := range k.id.Chain {
+		for _, ns := range ours {
+			if arm.SameID(p.Namespace, ns) {
+				return arm.Errorf(trust.NotFound, arm.InvalidResourceType, "The resource type '%s' could not be found in the namespace '%s' for api version '%s'.",
+					strings.Join(p.Types, "/"), p.Namespace, k.version)
+			}
+		}
+	}
+	return nil
+}
+
+func (k *call) findSubscription() error {
+	if k.route.need&needSubscription == 0 || k.id.Subscription == "" {
+		return nil
+	}
+	var err error
+	k.subscription, err = store.Get[store.Subscription](k.ctx, k.Store, store.ResourceKey(k.id.SubscriptionID().String()))
+	if trust.KindOf(err) == trust.NotFound {
+		return arm.NoResource(k.id.SubscriptionID())
+	}
+	return err
+}
+
+// findParents loads what must exist around the resource, outermost first.
+func (k *call) findParents() error {
+	need := k.route.need
+	var err error
+	if need&needGroup != 0 && k.id.Group != "" {
+		if k.group, err = store.Get[store.Group](k.ctx, k.Store, store.ResourceKey(k.id.GroupID().String())); err != nil {
+			return missing(err, arm.NoResource(k.id.GroupID()))
+		}
+	}
+	if need&needCluster != 0 {
+		id := clusterOf(k.id)
+		absent := error(arm.NoParent(id))
+		if id.Equal(k.id) {
+			absent = arm.NoResource(id)
+		}
+		if k.cluster, err = store.Get[store.Cluster](k.ctx, k.Store, store.ResourceKey(id.String())); err != nil {
+			return missing(err, absent)
+		}
+	}
+	if need&needSource != 0 {
+		id := sourceOf(k.id)
+		if k.source, err = store.Get[store.Source](k.ctx, k.Store, store.ResourceKey(id.String())); err != nil {
+			return missing(err, arm.NoParent(id))
+		}
+	}
+	return nil
+}
+
+// missing is the store's NotFound in ARM's words, any other error as it is.
+func missing(err error, as error) error {
+	if trust.KindOf(err) == trust.NotFound {
+		return as
+	}
+	return err
+}
+
+// decode reads the body of a PUT, PATCH or POST of a resource.
+func (k *call) decode(into any) ([]byte, error) {
+	data, err := arm.ReadBody(k.request)
+	if err != nil {
+		return nil, err
+	}
+	return data, arm.DecodeResource(data, into)
+}
+
+// durable is the context for what must be done once it is begun: a caller that
+// hangs up leaves the old or the new, and what follows a commit is still done.
+func (k *call) durable() context.Context { return context.WithoutCancel(k.ctx) }
+
+func (k *call) send(w http.ResponseWriter, a *answer) int {
+	for name, values := range a.header {
+		w.Header()[name] = values
+	}
+	if a.body == nil {
+		w.WriteHeader(a.status)
+		return a.status
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(a.body); err != nil {
+		return k.fail(w, fmt.Errorf("encode answer: %w", err))
+	}
+	w.Header().Set("Content-Type", arm.ContentType)
+	w.WriteHeader(a.status)
+	if _, err := w.Write(b.Bytes()); err != nil {
+		k.Log.DebugContext(k.ctx, "answer not sent", "request", k.ids.Request, "error", err)
+	}
+	return a.status
+}
+
+// fail is the one place where errors become answers.
+func (k *call) fail(w http.ResponseWriter, err error) int {
+	if errors.Is(err, context.Canceled) && k.ctx.Err() != nil {
+		err = trust.Errorf(trust.Unavailable, "the caller hung up").Because(err)
+	}
+	status, body := arm.Translate(err)
+	h := w.Header()
+	var m *methodError
+	if errors.As(err, &m) {
+		h.Set("Allow", m.allow)
+	}
+	switch status {
+	case http.StatusUnauthorized:
+		code, text := "", ""
+		if k.request.Header.Get("Authorization") != "" {
+			code, text = "invalid_token", body.Error.Message
+		}
+		h.Set("WWW-Authenticate", arm.Challenge(k.BaseURL+"/"+k.Tenant, code, text))
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		arm.RetryAfter(h, retryAfter)
+	case http.StatusInternalServerError:
+		k.Log.ErrorContext(k.ctx, "control request failed", "request", k.ids.Request, "method", k.request.Method, "path", k.request.URL.Path, "error", err)
+	}
+	h.Set("x-ms-error-code", body.Error.Code)
+	a := &answer{status: status, body: body}
+	return k.send(w, a)
+}
