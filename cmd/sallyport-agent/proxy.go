@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/agent/proxy"
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/internal/logs"
+	"github.com/sallyport/sallyport/internal/logs/klogs"
 	"github.com/sallyport/sallyport/mandate"
 	"github.com/sallyport/sallyport/tunnel"
 )
@@ -119,5 +120,9 @@ func (c *config) logger(stderr io.Writer) (*slog.Logger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--log-level: %w", err)
 	}
-	return logs.New(stderr, logs.Options{Level: level, Format: c.logFormat})
+	log, err := logs.New(stderr, logs.Options{Level: level, Format: c.logFormat})
+	if err == nil {
+		klogs.Install(log)
+	}
+	return log, err
 }

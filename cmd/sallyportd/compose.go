@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/sallyport/sallyport/audit"
+	"github.com/sallyport/sallyport/authn"
+	"github.com/sallyport/sallyport/authority"
+	"github.com/sallyport/sallyport/control"
+	"github.com/sallyport/sallyport/gateway"
+	"github.com/sallyport/sallyport/internal/logs"
+	"github.com/sallyport/sallyport/internal/logs/grpclogs"
+	"github.com/sallyport/sallyport/internal/pki"
+	"github.com/sallyport/sallyport/internal/seal"
+	"github.com/sallyport/sallyport/operation"
+	"github.com/sallyport/sallyport/store"
+)
+
+// serve is where the server's rooms meet: it opens the store, makes what the
+// first start makes, runs the parts that this process plays, and on ctx's end
+// drains the gateway before anything that could revoke stops.
+func serve(ctx context.Context, c *Config, stderr io.Writer) error {
+	log, err := newLog(c, stderr)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return fmt.Errorf("dataDir: %w", err)
+	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := os.MkdirAll(filepath.Dir(c.SealKeyFile), 0o700); err != nil {
+		return fmt.Errorf("sealKeyFile: %w", err)
+	}
+	sealer, err := seal.LoadOrCreate(c.SealKeyFile, filepath.Join(c.DataDir, "store"))
+	if err != nil {
+		return err
+	}
+	st, err := openStore(ctx, c, log, metrics)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := st.Close(); err != nil {
+			log.Error("store did not close cleanly", "error", err)
+		}
+	}()
+	s := &server{Config: c, log: log, metrics: metrics, sealer: sealer, store: st}
+	if err := s.compose(ctx); err != nil {
+		return err
+	}
+	defer s.sink.Close()
+	return s.run(ctx)
+}
+
+// server is the parts of one process.
+type server struct {
+	*Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	sealer  *seal.Sealer
+	store   *store.Store
+
+	installation  store.Installation
+	agents        *pki.CA
+	certificate   *pki.Keeper // the listener's
+	serverCA      []byte      // PEM; empty when the certificate is the user's own
+	directory     *authority.Directory
+	authenticator *authn.Authenticator
+	authority     *authority.Authority
+	control       *control.Control
+	operations    *operation.Runner
+	sink          *audit.File
+	records       *audit.Log
+	gateway       *gateway.Gateway
+	replica       string // this process, among all
+}
+
+func newLog(c *Config, stderr io.Writer) (*slog.Logger, error) {
+	level := slog.LevelInfo
+	if c.Log.Level != "" {
+		var err error
+		if level, err = logs.ParseLevel(c.Log.Level); err != nil {
+			return nil, fmt.Errorf("log.level: %w", err)
+		}
+	}
+	log, err := logs.New(stderr, logs.Options{Level: level, Format: c.Log.Format})
+	if err != nil {
+		return nil, fmt.Errorf("log.format: %w", err)
+	}
+	grpclogs.Install(log)
+	return log, nil
+}
+
+func openStore(ctx context.Context, c *Config, log *slog.Logger, metrics prometheus.Registerer) (*store.Store, error) {
+	conf := store.Config{Log: log, Registerer: metrics}
+	if len(c.Store.Endpoints) == 0 {
+		conf.Dir = filepath.Join(c.DataDir, "store")
+		return store.Open(ctx, conf)
+	}
+	conf.Endpoints, conf.Username = c.Store.Endpoints, c.Store.User
+	if c.Store.PasswordFile != "" {
+		password, err := os.ReadFile(c.Store.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("store.passwordFile: %w", err)
+		}
+		conf.Password = strings.TrimSpace(string(password))
+	}
+	var err error
+	if conf.TLS, err = c.Store.tls(); err != nil {
+		return nil, err
+	}
+	return store.Open(ctx, conf)
+}
+
+// compose makes the parts, in the order in which they need each other. Nothing
+// runs yet.
+func (s *server) compose(ctx context.Context) (err error) {
+	if s.installation, _, err = control.Bootstrap(ctx, s.store, time.Now, control.First{}); err != nil {
+		return fmt.Errorf("first start: %w", err)
+	}
+	keys := sharedKeys{store: s.store, sealer: s.sealer, now: time.Now}
+	mandateKey, err := keys.mandate(ctx)
+	if err != nil {
+		return err
+	}
+	if s.agents, err = keys.ca(ctx, keyAgentsCA, pki.Agents); err != nil {
+		return err
+	}
+	if s.certificate, s.serverCA, err = s.ownCertificate(ctx, keys); err != nil {
+		return err
+	}
+	s.replica = rand.Text()
+
+	issuer := authority.IssuerURL(s.ExternalURL, s.installation.TenantID)
+	s.directory = authority.NewDirectory(authority.DirectoryConfig{
+		Store: s.store, Issuer: issuer, Tenant: s.installation.TenantID, Now: time.Now, Log: s.log,
+	})
+	issuers, err := s.issuers()
+	if err != nil {
+		return err
+	}
+	if s.authenticator, err = authn.New(authn.Config{Issuers: issuers, Now: time.Now, Log: s.log, Registerer: s.metrics}); err != nil {
+		return err
+	}
+	if s.authority, err = authority.New(authority.Config{
+		Store: s.store, Directory: s.directory, Seal: s.sealer, Base: s.ExternalURL, Tenant: s.installation.TenantID,
+		PrivateIssuers: s.PrivateIssuers, Now: time.Now, Log: s.log, Registerer: s.metrics,
+	}); err != nil {
+		return err
+	}
+	if s.control, err = control.New(control.Config{
+		Store: s.store, Secrets: secrets{s.authority}, Authenticate: s.authenticateControl,
+		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations,
+		MandateKey: mandateKey, AgentCA: s.agents, ServerCA: s.serverCA,
+		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription,
+		Now: time.Now, Log: s.log, Registerer: s.metrics,
+	}); err != nil {
+		return err
+	}
+	s.operations = operation.New(operation.Config{Store: s.store, Handlers: s.control.Handlers(), Replica: s.replica, Log: s.log, Now: time.Now})
+	if s.sink, err = audit.OpenFile(s.Audit.File); err != nil {
+		return err
+	}
+	s.records = audit.New(audit.Config{Sink: s.sink, LetReads: s.Audit.ReadsWithoutAudit, Log: s.log, Registerer: s.metrics})
+	proxies, err := s.trustedProxies()
+	if err != nil {
+		return err
+	}
+	s.gateway, err = gateway.New(gateway.Config{
+		Store: s.store, Authn: s.authenticator, Audit: s.records, Base: s.ExternalURL, Locations: []string{s.Location},
+		Replica: s.replica, LocalIssuers: []string{issuer}, TrustedProxies: proxies,
+		DrainTimeout: time.Duration(s.DrainTimeout), Log: s.log, Registerer: s.metrics,
+	})
+	return err
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Config is the server's configuration file. Unknown keys are refused. Secrets
+// are paths, never values. docs/sallyportd.yaml is the documented example, and
+// a test reads it.
+type Config struct {
+	// ExternalURL is how callers, agents and people reach this server,
+	// "https://host[:port]" without a path. It is part of every issuer and
+	// audience: changing it later invalidates what was handed out.
+	ExternalURL string `json:"externalURL"`
+	// Listen is the address of the one public port. Default: all addresses, on
+	// the port of externalURL.
+	Listen string `json:"listen"`
+	// ListenFile, if set, receives the address really listened on.
+	ListenFile string `json:"listenFile"`
+	// Location is the region of this server's gateways. Default: "local".
+	Location string `json:"location"`
+	// Locations are all regions that clusters may name. Default: Location.
+	Locations []string `json:"locations"`
+	// Roles that this process plays: control, authority, gateway. Default: all.
+	// Roles run apart only on an external store.
+	Roles []string `json:"roles"`
+
+	// DataDir holds the embedded store and the server's own files.
+	DataDir string `json:"dataDir"`
+	// SealKeyFile is the key that seals private keys in the store. It is made at
+	// first start, mode 0600, and must not lie in DataDir.
+	SealKeyFile string `json:"sealKeyFile"`
+	// AdminFile receives the first administrator's credential, mode 0600, at
+	// first start. Default: admin.json beside the seal key.
+	AdminFile string `json:"adminFile"`
+
+	TLS     TLSConfig     `json:"tls"`
+	Store   StoreConfig   `json:"store"`
+	Audit   AuditConfig   `json:"audit"`
+	Metrics MetricsConfig `json:"metrics"`
+	Log     LogConfig     `json:"log"`
+
+	// IssuersFile lists outside OIDC issuers whose tokens are accepted besides
+	// the built-in authority's (authn.File, the form of Kubernetes' structured
+	// AuthenticationConfiguration).
+	IssuersFile string `json:"issuersFile"`
+	// PrivateIssuers lets federated credentials name issuers at private and
+	// loopback addresses. Keys that are handed over work without it.
+	PrivateIssuers bool `json:"privateIssuers"`
+	// TrustedProxies are the addresses whose X-Forwarded-For is believed.
+	TrustedProxies []string `json:"trustedProxies"`
+	// DrainTimeout bounds how long open streams may go on after SIGTERM.
+	// Default: 30s.
+	DrainTimeout duration `json:"drainTimeout"`
+	// MaxBindingsPerCluster limits bindings as Azure does (8). 0 means no limit.
+	MaxBindingsPerCluster int `json:"maxBindingsPerCluster"`
+	// SameSubscription demands that source and cluster share a subscription, as
+	// Azure does.
+	SameSubscription bool `json:"sameSubscription"`
+}
+
+// TLSConfig names the user's own server certificate; without one, the server
+// makes its own CA at first start. The files are read again when they change.
+type TLSConfig struct {
+	CertFile string `json:"certFile"`
+	KeyFile  string `json:"keyFile"`
+}
+
+// StoreConfig points at an etcd cluster; without endpoints etcd is embedded.
+type StoreConfig struct {
+	Endpoints    []string `json:"endpoints"`
+	CAFile       string   `json:"caFile"`
+	CertFile     string   `json:"certFile"`
+	KeyFile      string   `json:"keyFile"`
+	User         string   `json:"user"`
+	PasswordFile string   `json:"passwordFile"`
+}
+
+// tls is the configuration towards etcd; nil for plain endpoints.
+func (c *StoreConfig) tls() (*tls.Config, error) {
+	if c.CAFile == "" && c.CertFile == "" {
+		return nil, nil
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("store.caFile: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("store.caFile: %s holds no certificate", c.CAFile)
+		}
+	}
+	if c.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("store.certFile: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
+	return conf, nil
+}
+
+// AuditConfig says where the gateway's audit lines go.
+type AuditConfig struct {
+	// File is appended to. Default: audit.jsonl in DataDir.
+	File string `json:"file"`
+	// ReadsWithoutAudit lets get, list and watch through while the sink is dead.
+	ReadsWithoutAudit bool `json:"readsWithoutAudit"`
+}
+
+// MetricsConfig says where /metrics is served. Default: nowhere.
+type MetricsConfig struct {
+	Listen string `json:"listen"`
+}
+
+// LogConfig says how logs are written.
+type LogConfig struct {
+	Level  string `json:"level"`  // debug, info (default), warn, error
+	Format string `json:"format"` // text (default on a terminal) or json
+}
+
+// duration reads "30s".
+type duration time.Duration
+
+// UnmarshalJSON reads a Go duration string.
+func (d *duration) UnmarshalJSON(b []byte) error {
+	v, err := time.ParseDuration(strings.Trim(string(b), `"`))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%s is not a duration like 30s", b)
+	}
+	*d = duration(v)
+	return nil
+}
+
+func readConfig(file string) (*Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var c Config
+	if err := yaml.UnmarshalStrict(data, &c); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if err := c.complete(); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &c, nil
+}
+
+var allRoles = []string{"control", "authority", "gateway"}
+
+// plays reports whether this process has the role.
+func (c *Config) plays(role string) bool { return slices.Contains(c.Roles, role) }
+
+// complete fills in defaults and refuses what does not fit together.
+func (c *Config) complete() error {
+	u, err := url.Parse(c.ExternalURL)
+	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return fmt.Errorf("externalURL %q must read https://host[:port]", c.ExternalURL)
+	}
+	c.ExternalURL = "https://" + u.Host
+	if c.Listen == "" {
+		port := u.Port()
+		if port == "" {
+			port = "443"
+		}
+		c.Listen = net.JoinHostPort("", port)
+	}
+	if c.DataDir == "" {
+		return fmt.Errorf("dataDir is missing: a folder that only this server writes, for example /var/lib/sallyport")
+	}
+	if c.SealKeyFile == "" {
+		return fmt.Errorf("sealKeyFile is missing: a file outside dataDir, for example /etc/sallyport/seal.key; it is made at first start")
+	}
+	if inside(c.SealKeyFile, c.DataDir) {
+		return fmt.Errorf("sealKeyFile %s lies in dataDir: a copy of the data must not hold the key that opens it", c.SealKeyFile)
+	}
+	if c.AdminFile == "" {
+		c.AdminFile = filepath.Join(filepath.Dir(c.SealKeyFile), "admin.json")
+	}
+	if c.Audit.File == "" {
+		c.Audit.File = filepath.Join(c.DataDir, "audit.jsonl")
+	}
+	if c.Location == "" {
+		c.Location = "local"
+	}
+	if len(c.Locations) == 0 {
+		c.Locations = []string{c.Location}
+	}
+	if !slices.Contains(c.Locations, c.Location) {
+		return fmt.Errorf("location %q is not among locations %v", c.Location, c.Locations)
+	}
+	if len(c.Roles) == 0 {
+		c.Roles = allRoles
+	}
+	for _, r := range c.Roles {
+		if !slices.Contains(allRoles, r) {
+			return fmt.Errorf("role %q is unknown: control, authority and gateway are known", r)
+		}
+	}
+	if len(c.Store.Endpoints) == 0 && len(c.Roles) < len(allRoles) {
+		return fmt.Errorf("roles run apart only on an external store: set store.endpoints, or let this process play all of %v", allRoles)
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		return fmt.Errorf("tls.certFile and tls.keyFile go together")
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = duration(30 * time.Second)
+	}
+	if c.MaxBindingsPerCluster < 0 {
+		return fmt.Errorf("maxBindingsPerCluster is %d: 0 means no limit", c.MaxBindingsPerCluster)
+	}
+	for _, p := range c.TrustedProxies {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			return fmt.Errorf("trustedProxies: %q is not a range like 10.0.0.0/8", p)
+		}
+	}
+	return nil
+}
+
+func inside(file, dir string) bool {
+	f, err1 := filepath.Abs(file)
+	d, err2 := filepath.Abs(dir)
+	rel, err3 := filepath.Rel(d, f)
+	return err1 == nil && err2 == nil && err3 == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTheDocumentedExampleIsReadAndNamesEveryKey(t *testing.T) {
+	example := filepath.Join("..", "..", "docs", "sallyportd.yaml")
+	c, err := readConfig(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.ExternalURL != "https://sallyport.example.com" || !c.plays("gateway") || time.Duration(c.DrainTimeout) != 30*time.Second {
+		t.Errorf("example read as %+v", c)
+	}
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"externalURL", "listen", "listenFile", "location", "locations", "roles", "dataDir", "sealKeyFile", "adminFile",
+		"tls", "certFile", "keyFile", "store", "endpoints", "caFile", "user", "passwordFile", "audit", "file", "readsWithoutAudit",
+		"metrics", "log", "level", "format", "issuersFile", "privateIssuers", "trustedProxies",
+		"drainTimeout", "maxBindingsPerCluster", "sameSubscription"} {
+		if !strings.Contains(string(text), key+":") {
+			t.Errorf("docs/sallyportd.yaml does not name %s", key)
+		}
+	}
+}
+
+func TestConfigRefuses(t *testing.T) {
+	good := "externalURL: https://h:8443\ndataDir: /d\nsealKeyFile: /k/seal.key\n"
+	tests := []struct{ name, yaml, want string }{
+		{"nothing", "", "externalURL"},
+		{"http", strings.Replace(good, "https", "http", 1), "externalURL"},
+		{"a path", strings.Replace(good, ":8443", ":8443/x", 1), "externalURL"},
+		{"no data", "externalURL: https://h\n", "dataDir"},
+		{"no seal key", "externalURL: https://h\ndataDir: /d\n", "sealKeyFile"},
+		{"seal key in the data", strings.Replace(good, "/k/", "/d/x/", 1), "lies in dataDir"},
+		{"unknown key", good + "sealkey: x\n", "sealkey"},
+		{"unknown role", good + "roles: [proxy]\n", "proxy"},
+		{"apart on an embedded store", good + "roles: [gateway]\n", "external store"},
+		{"half a certificate", good + "tls: {certFile: a}\n", "go together"},
+		{"foreign location", good + "location: mars\nlocations: [earth]\n", "mars"},
+		{"bad duration", good + "drainTimeout: soon\n", "duration"},
+		{"bad proxy", good + "trustedProxies: [10.0.0.1]\n", "trustedProxies"},
+	}
+	for _, tt := range tests {
+		file := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(file, []byte(tt.yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readConfig(file); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want an error naming %q", tt.name, err, tt.want)
+		}
+	}
+}

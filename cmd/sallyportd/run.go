@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sallyport/sallyport/internal/pki"
+	"github.com/sallyport/sallyport/tunnel"
+)
+
+// crew runs parts of the server. The first one that fails ends all.
+type crew struct {
+	wg   sync.WaitGroup
+	fail context.CancelCauseFunc
+}
+
+// start runs a part until ctx ends.
+func (c *crew) start(ctx context.Context, name string, run func(context.Context) error) {
+	c.wg.Go(func() {
+		if err := run(ctx); err != nil && ctx.Err() == nil {
+			c.fail(fmt.Errorf("%s: %w", name, err))
+		}
+	})
+}
+
+// errSignal is why a server stops that was asked to.
+var errSignal = errors.New("asked to stop")
+
+// run runs the parts until ctx ends or one fails. Then the gateway drains, and
+// only after that stops what could revoke or record.
+func (s *server) run(parent context.Context) error {
+	ctx, fail := context.WithCancelCause(parent)
+	defer fail(nil)
+	defer context.AfterFunc(parent, func() { fail(errSignal) })()
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	front, work := &crew{fail: fail}, &crew{fail: fail}
+
+	work.start(base, "directory", s.directory.Run)
+	work.start(base, "authenticator", s.authenticator.Run)
+	work.start(base, "audit", s.records.Run)
+	work.start(base, "store", s.watchStore)
+	if s.plays("authority") {
+		work.start(base, "authority", s.authority.Run)
+	}
+	if s.plays("control") {
+		work.start(base, "control", s.control.Run)
+		work.start(base, "operations", s.operations.Run)
+	}
+	if s.plays("gateway") {
+		front.start(ctx, "gateway", s.gateway.Run)
+	}
+	if err := s.open(ctx, base, work); err != nil {
+		fail(err)
+	}
+
+	<-ctx.Done()
+	why := context.Cause(ctx)
+	s.log.Info("stopping", "reason", why)
+	front.wg.Wait() // the gateway has drained
+	stop()
+	work.wg.Wait()
+	if errors.Is(why, errSignal) || parent.Err() != nil {
+		return nil
+	}
+	return why
+}
+
+// open lets callers in.
+func (s *server) open(ctx, base context.Context, work *crew) error {
+	if s.plays("control") {
+		if err := s.keepAdministrator(ctx); err != nil {
+			return err
+		}
+	}
+	listener, err := listen(ctx, s.Config)
+	if err != nil {
+		return err
+	}
+	routes := s.routes()
+	public := newServer(base, routes, s.tunnels(base), s.log)
+	conf := pki.Server(s.certificate, []string{"h2", "http/1.1", tunnel.ALPN}, s.agents.Pool(), tunnel.ALPN)
+	work.start(base, "listener", serving(public, tls.NewListener(listener, conf)))
+	s.log.InfoContext(ctx, "listening", "url", s.ExternalURL, "address", listener.Addr().String(), "roles", s.Roles, "replica", s.replica)
+	if s.Metrics.Listen == "" {
+		return nil
+	}
+	admin, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Metrics.Listen)
+	if err != nil {
+		return fmt.Errorf("metrics.listen: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	work.start(base, "metrics", serving(&http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}, admin))
+	return nil
+}
+
+// routes is the one port's table for the roles of this process.
+func (s *server) routes() *router {
+	checks := ready{"directory": s.directory.Ready}
+	r := &router{ready: checks}
+	if s.plays("control") {
+		r.control = s.control.Handler()
+	}
+	if s.plays("authority") {
+		r.authority = s.authority.Handler()
+		checks["authority"] = s.authority.Ready
+	}
+	if s.plays("gateway") {
+		r.gateway = s.gateway.Handler()
+		checks["gateway"] = s.gateway.Ready
+	}
+	return r
+}
+
+// watchStore ends the process when its store can never work again.
+func (s *server) watchStore(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.store.Done():
+		return s.store.Err()
+	}
+}
+
+// lastAnswers is how long answers that are being written may take when the
+// listener closes; long ones were ended by the gateway before.
+const lastAnswers = 2 * time.Second
+
+// serving runs an HTTP server on a listener until ctx ends, and waits for its
+// handlers.
+func serving(srv *http.Server, l net.Listener) func(context.Context) error {
+	return func(ctx context.Context) error {
+		done := make(chan error, 1)
+		go func() { done <- srv.Serve(l) }()
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+		}
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
+		defer cancel()
+		if err := srv.Shutdown(last); err != nil {
+			_ = srv.Close()
+		}
+		<-done
+		return nil
+	}
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/arm"
+	"github.com/sallyport/sallyport/gateway"
+	"github.com/sallyport/sallyport/internal/pki"
+	"github.com/sallyport/sallyport/trust"
+	"github.com/sallyport/sallyport/tunnel"
+)
+
+// ready collects what must be true for requests to be served.
+type ready map[string]func() error
+
+func (r ready) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	var wrong []string
+	for name, check := range r {
+		if err := check(); err != nil {
+			wrong = append(wrong, name+": "+err.Error())
+		}
+	}
+	if len(wrong) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, strings.Join(wrong, "\n"))
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// router is the one port's table: who serves which path. A part that this
+// process does not play is nil and answers 404.
+type router struct {
+	control, authority, gateway http.Handler
+	ready                       http.Handler
+}
+
+func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	// Azure clients given an authority with a slash at its end ask for //tenant.
+	first, _, _ := strings.Cut(strings.TrimLeft(req.URL.Path, "/"), "/")
+	switch {
+	case req.URL.Path == "/healthz":
+		fmt.Fprintln(w, "ok")
+	case req.URL.Path == "/readyz":
+		r.ready.ServeHTTP(w, req)
+	case first == "clusters":
+		serveOr404(r.gateway, w, req)
+	case arm.ValidGUID(trust.Fold(first)):
+		serveOr404(r.authority, w, req)
+	default:
+		serveOr404(r.control, w, req)
+	}
+}
+
+func serveOr404(h http.Handler, w http.ResponseWriter, req *http.Request) {
+	if h == nil {
+		http.NotFound(w, req)
+		return
+	}
+	h.ServeHTTP(w, req)
+}
+
+// The public listener's limits. Bodies and answers have none: watches and
+// copies last as long as they last.
+const (
+	headerTimeout = 20 * time.Second
+	idleTimeout   = 3 * time.Minute
+	maxHeader     = 64 << 10
+)
+
+// newServer is the public listener's server: HTTP/1.1 and HTTP/2 for the
+// handler, and the tunnel's own protocol for agents.
+func newServer(ctx context.Context, h http.Handler, tunnels func(*tls.Conn), log *slog.Logger) *http.Server {
+	s := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		ConnContext: gateway.ConnContext,
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Protocols:   new(http.Protocols),
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerStream: 256 << 10, MaxReceiveBufferPerConnection: 64 << 20},
+	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		tunnel.ALPN: func(_ *http.Server, conn *tls.Conn, _ http.Handler) { tunnels(conn) },
+	}
+	return s
+}
+
+// tunnels gives agents' connections to the gateway, if the certificate that the
+// handshake verified is that of a cluster's proxy agent. Without a gateway in
+// this process they are closed.
+func (s *server) tunnels(ctx context.Context) func(*tls.Conn) {
+	return func(conn *tls.Conn) {
+		defer conn.Close()
+		chains := conn.ConnectionState().VerifiedChains
+		if len(chains) == 0 || !s.plays("gateway") {
+			return
+		}
+		cluster, agent, err := pki.ParseAgent(chains[0][0])
+		if err != nil || agent != pki.ProxyAgent {
+			s.log.WarnContext(ctx, "tunnel refused", "remote", conn.RemoteAddr().String(), "agent", agent, "error", err)
+			return
+		}
+		if err := s.gateway.ServeTunnel(ctx, conn, trust.ClusterUID(cluster)); err != nil {
+			s.log.InfoContext(ctx, "tunnel ended", "cluster", cluster, "reason", err)
+		}
+	}
+}
+
+// listen opens the public port and says where, for whoever asked for port 0.
+func listen(ctx context.Context, c *Config) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	if c.ListenFile != "" {
+		if err := os.WriteFile(c.ListenFile, []byte(l.Addr().String()+"\n"), 0o644); err != nil {
+			return nil, errors.Join(fmt.Errorf("listenFile: %w", err), l.Close())
+		}
+	}
+	return l, nil
+}
