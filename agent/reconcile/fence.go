@@ -19,10 +19,15 @@ import (
 // its nodes, and whether the admission policies were seen to refuse.
 type fence struct {
 	checked time.Time
+	since   time.Time // since when something is missing
 	version version.Info
 	nodes   int
-	missing string // why the policies cannot be relied on; "" if they can
+	missing *mandate.Problem // why the policies cannot be relied on; nil if they can
 }
+
+// settling is how long a policy that was just applied may take to be in force.
+// Until then it is not called missing, which would fail a binding for good.
+const settling = 3 * time.Second
 
 // check fills in the report and says what forbids applying anything, or nil.
 // Whose cluster it is is asked each time, the rest at each re-check, and each
@@ -31,20 +36,33 @@ func (f *fence) check(ctx context.Context, r *Reconciler, report *mandate.Report
 	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
 	defer cancel()
 	owner := r.owner(ctx)
-	if now := r.c.Now(); f.checked.IsZero() || f.missing != "" || now.Sub(f.checked) >= r.c.Recheck {
-		f.missing = r.probe(ctx, f, owner)
-		f.checked = now
+	if owner != nil && owner.Code == mandate.ClusterTaken {
+		report.Fence = owner.Message
+		return owner // not ours to probe
 	}
-	report.KubernetesVersion, report.Nodes, report.Fence = f.version.GitVersion, f.nodes, f.missing
-	switch {
-	case owner != nil:
+	now := r.c.Now()
+	if f.checked.IsZero() || f.missing != nil || now.Sub(f.checked) >= r.c.Recheck {
+		f.missing, f.checked = r.probe(ctx, f), now
+		switch {
+		case f.missing == nil:
+			f.since = time.Time{}
+		case f.since.IsZero():
+			f.since = now
+		}
+	}
+	report.KubernetesVersion, report.Nodes = f.version.GitVersion, f.nodes
+	p := f.missing
+	if p == nil {
 		return owner
-	case f.missing != "" && !supported(f.version):
-		return &mandate.Problem{Code: mandate.KubernetesTooOld, Message: f.missing}
-	case f.missing != "":
-		return &mandate.Problem{Code: mandate.FenceMissing, Message: f.missing}
 	}
-	return nil
+	report.Fence = p.Message
+	if p.Code == mandate.FenceMissing && now.Sub(f.since) < settling {
+		p = &mandate.Problem{Code: mandate.ApplyFailed, Message: p.Message}
+	}
+	if owner != nil {
+		return owner
+	}
+	return p
 }
 
 // owner checks that the bindings' namespace is there and belongs to this
@@ -65,33 +83,36 @@ func (r *Reconciler) owner(ctx context.Context) *mandate.Problem {
 }
 
 // probe finds out version and nodes, then tries what the policies must refuse.
-// It returns why nothing may be applied, or "".
-func (r *Reconciler) probe(ctx context.Context, f *fence, owner *mandate.Problem) string {
-	var err error
-	if f.version, err = r.kube.version(ctx); err != nil {
-		return readable(err)
+// It returns why nothing may be applied, or nil.
+func (r *Reconciler) probe(ctx context.Context, f *fence) *mandate.Problem {
+	v, err := r.kube.version(ctx)
+	if err != nil {
+		return &mandate.Problem{Code: mandate.ApplyFailed, Message: readable(err)}
 	}
-	if f.nodes, err = r.kube.nodes(ctx); err != nil {
+	f.version = v
+	if n, err := r.kube.nodes(ctx); err != nil {
 		r.log.Warn("cannot count nodes", "error", err)
+	} else {
+		f.nodes = n
 	}
-	if !supported(f.version) {
-		return fmt.Sprintf("Kubernetes %s is too old: the admission policies that fence the agents in need 1.%d", f.version.GitVersion, rbac.MinKubernetes)
-	}
-	if owner != nil && owner.Code == mandate.ClusterTaken {
-		return "" // not ours to probe; nothing is applied anyway
+	if !supported(v) {
+		return &mandate.Problem{Code: mandate.KubernetesTooOld, Message: fmt.Sprintf("Kubernetes %s is too old: the admission policies that fence the agents in need 1.%d", v.GitVersion, rbac.MinKubernetes)}
 	}
 	for _, p := range rbac.Probes(r.c.Cluster) {
 		err := r.kube.do(ctx, p.Step, true)
 		if err != nil && rbac.RefusedBy(p.Policy, err.Error()) {
 			continue
 		}
-		said := "it was let through"
+		said, code := "it was let through", mandate.FenceMissing
 		if err != nil {
 			said = readable(err)
+			if apierrors.ReasonForError(err) == metav1.StatusReasonUnknown || apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) {
+				code = mandate.ApplyFailed // no answer says nothing about the policy
+			}
 		}
-		return fmt.Sprintf("admission policy %s did not refuse %s %s in a dry run (%s); `sallyport cluster connect` brings it back", p.Policy, p.Step.Verb, rbac.Key(p.Step.Object), said)
+		return &mandate.Problem{Code: code, Message: fmt.Sprintf("admission policy %s did not refuse %s %s in a dry run (%s); `sallyport cluster connect` brings it back", p.Policy, p.Step.Verb, rbac.Key(p.Step.Object), said)}
 	}
-	return ""
+	return nil
 }
 
 // supported reads "1" and "30+" as vendors write them. What cannot be read is

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"crypto/ed25519"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -85,7 +86,9 @@ func inForce(t *testing.T, w *world) {
 		t.Errorf("accepted: %+v", r.Accepted)
 	}
 	source := w.as(t, uidA)
+	began = time.Now()
 	eventually(t, "the source may list services", func() bool { return may(t, source, "default") })
+	t.Logf("in force %v after its token was there", time.Since(began).Round(time.Millisecond))
 	if _, err := source.CoreV1().Secrets("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("Secrets: %v", err)
 	}
@@ -353,34 +356,82 @@ func TestRefusesToRunWithMoreThanItNeeds(t *testing.T) {
 	}
 }
 
-// An API server that says it is Kubernetes 1.29: nothing may be written.
-func TestOldKubernetesIsRefused(t *testing.T) {
+// pretend is an API server that answers what the test says; writes are dry runs
+// or nothing.
+func pretend(t *testing.T, version string, write http.HandlerFunc) *Reconciler {
+	t.Helper()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if req.Method != http.MethodGet {
-			t.Errorf("%s %s", req.Method, req.URL)
-		}
 		w.Header().Set("Content-Type", "application/json")
-		switch req.URL.Path {
-		case "/version":
-			w.Write([]byte(`{"major":"1","minor":"29+","gitVersion":"v1.29.4-eks-1"}`)) //nolint:errcheck // the test sees an empty answer
-		case "/api/v1/namespaces/" + rbac.BindingsNamespace:
-			w.Write([]byte(`{"metadata":{"name":"x","labels":{"` + rbac.ClusterLabel + `":"` + string(ours) + `"}}}`)) //nolint:errcheck // as above
-		default:
-			w.Write([]byte(`{"items":[]}`)) //nolint:errcheck // as above
+		answer := `{"items":[]}`
+		switch {
+		case req.Method != http.MethodGet:
+			if req.URL.Query().Get("dryRun") != "All" && !strings.Contains(req.URL.Path, "/sallyport:probe") {
+				t.Errorf("%s %s", req.Method, req.URL)
+			}
+			write(w, req)
+			return
+		case req.URL.Path == "/version":
+			answer = version
+		case req.URL.Path == "/api/v1/namespaces/"+rbac.BindingsNamespace:
+			answer = `{"metadata":{"name":"x","labels":{"` + rbac.ClusterLabel + `":"` + string(ours) + `"}}}`
+		}
+		if _, err := w.Write([]byte(answer)); err != nil {
+			t.Error(err)
 		}
 	}))
-	defer server.Close()
-	r, err := New(Config{Cluster: ours, MandateKey: mandatePub, Control: newControl(ours), Kube: &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}})
+	t.Cleanup(server.Close)
+	r, err := New(Config{Cluster: ours, MandateKey: mandatePub, Control: newControl(ours), Kube: &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, ok := r.round(t.Context(), mandate.State{Cluster: ours, Epoch: 1, Revision: 1, Bindings: []trust.Binding{binding(uidA, grant(mlworkload()))}})
+	return r
+}
+
+var oneBinding = mandate.State{Cluster: ours, Epoch: 1, Revision: 1, Bindings: []trust.Binding{binding(uidA, grant(mlworkload()))}}
+
+// The role is not accepted either, but first things first.
+func TestOldKubernetesIsRefused(t *testing.T) {
+	r := pretend(t, `{"major":"1","minor":"29+","gitVersion":"v1.29.4-eks-1"}`, func(_ http.ResponseWriter, req *http.Request) {
+		t.Errorf("%s %s", req.Method, req.URL)
+	})
+	report, ok := r.round(t.Context(), oneBinding)
 	if ok || report.KubernetesVersion != "v1.29.4-eks-1" || !strings.Contains(report.Fence, "need 1.30") {
 		t.Errorf("report: %+v", report)
 	}
-	// The role is not accepted either, but first things first.
 	if p := report.Bindings[0].Problem; p == nil || p.Code != mandate.KubernetesTooOld {
 		t.Errorf("problem: %+v", p)
+	}
+}
+
+func TestAPolicyThatIsNotInForceYet(t *testing.T) {
+	status := http.StatusServiceUnavailable
+	r := pretend(t, `{"major":"1","minor":"36","gitVersion":"v1.36.3"}`, func(w http.ResponseWriter, req *http.Request) {
+		w.WriteHeader(status)
+		if status == http.StatusOK { // let through: what was sent comes back
+			io.Copy(w, req.Body) //nolint:errcheck // the client sees an empty answer
+			return
+		}
+		w.Write([]byte(`{"kind":"Status","apiVersion":"v1"}`)) //nolint:errcheck // as above
+	})
+	now := time.Now()
+	r.c.Now = func() time.Time { return now }
+	for _, tt := range []struct {
+		status int
+		after  time.Duration
+		want   string
+	}{
+		{http.StatusOK, 0, mandate.ApplyFailed}, // just applied, perhaps
+		{http.StatusOK, settling - time.Second, mandate.ApplyFailed},
+		{http.StatusOK, time.Second, mandate.FenceMissing},
+		{http.StatusOK, time.Hour, mandate.FenceMissing},
+		{http.StatusForbidden, 0, mandate.FenceMissing},         // refused, but not by the policy
+		{http.StatusServiceUnavailable, 0, mandate.ApplyFailed}, // no answer
+	} {
+		status, now = tt.status, now.Add(tt.after)
+		report, ok := r.round(t.Context(), oneBinding)
+		if p := report.Bindings[0].Problem; ok || p == nil || p.Code != tt.want || report.Fence == "" {
+			t.Errorf("HTTP %d after %v: %+v, want %s", tt.status, tt.after, p, tt.want)
+		}
 	}
 }
 

@@ -84,7 +84,7 @@ func (r *Reconciler) apply(ctx context.Context, plan rbac.Plan, wants []rbac.Wan
 			continue
 		}
 		err := r.kube.do(ctx, s, false)
-		if s.Verb == rbac.Create && apierrors.IsAlreadyExists(err) {
+		if s.Verb == rbac.Create && apierrors.IsAlreadyExists(err) || s.Verb == rbac.Update && apierrors.IsConflict(err) {
 			err = r.adopt(ctx, s.Object)
 		}
 		if err == nil {
@@ -100,8 +100,9 @@ func (r *Reconciler) apply(ctx context.Context, plan rbac.Plan, wants []rbac.Wan
 	return failed
 }
 
-// adopt makes an object that bears one of our names, but was not seen among
-// ours, into what it should be: somebody took its label away.
+// adopt makes an object that bears one of our names into what it should be,
+// though it is not as it was seen: somebody changed it since, or took its label
+// away.
 func (r *Reconciler) adopt(ctx context.Context, want rbac.Object) error {
 	live, err := r.kube.get(ctx, want)
 	if err != nil {
