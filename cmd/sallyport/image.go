@@ -1,7 +1,202 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/image"
+	"github.com/sallyport/sallyport/trust"
+)
 
 func (a *app) image() *cobra.Command {
-	return a.noun("image", "Make the agents' container images.")
+	return a.noun("image", "Make the agents' container images, without a container engine.", a.imageSave(), a.imagePush())
+}
+
+// imageParts is what an image is made of.
+type imageParts struct {
+	name, source, binaries, roots string
+	platforms                     []string
+}
+
+func (p *imageParts) flags(f *flags) {
+	f.text(&p.name, "name", "n", "Name and tag. Default: "+defaultImage()+".")
+	f.many(&p.platforms, "platform", "", "linux/amd64 and linux/arm64. Default: both.")
+	f.text(&p.source, "source", "", "Folder of Sallyport's source, to build the agent with Go. Default: around this one.")
+	f.text(&p.binaries, "binaries", "", "Folder with sallyport-agent-linux-amd64 and sallyport-agent-linux-arm64, instead of building.")
+	f.text(&p.roots, "roots", "", "PEM file of the roots inside, for servers with a public certificate. Default: this machine's.")
+}
+
+func (a *app) imageSave() *cobra.Command {
+	var p imageParts
+	var file string
+	return a.command(spec{
+		use: "save", short: "Write the image as an OCI archive.",
+		long:    "Write the image as an OCI archive, for 'ctr images import', 'docker load', 'podman load', 'kind load image-archive' and skopeo.",
+		example: "sallyport image save --file sallyport-agent.tar",
+		flags: func(f *flags) {
+			f.need(&file, "file", "f", "The archive to write.")
+			p.flags(f)
+		},
+		run: func(ctx context.Context, _ []string) (any, error) {
+			agent, err := a.agentImage(ctx, &p)
+			if err != nil {
+				return nil, err
+			}
+			index, err := image.Index(*agent)
+			if err != nil {
+				return nil, err
+			}
+			if err := image.Save(index, p.name, file); err != nil {
+				return nil, err
+			}
+			digest, err := index.Digest()
+			return map[string]any{"name": p.name, "digest": digest.String(), "file": file}, err
+		},
+	})
+}
+
+func (a *app) imagePush() *cobra.Command {
+	var p imageParts
+	var plain bool
+	return a.command(spec{
+		use: "push", short: "Push the image to a registry.",
+		long:    "Push the image to a registry, with the credentials that docker and podman keep.",
+		example: "sallyport image push --name registry.example.com/sallyport-agent:v1",
+		flags: func(f *flags) {
+			p.flags(f)
+			f.flag(&plain, "plain-http", "", "The registry speaks HTTP.")
+		},
+		run: func(ctx context.Context, _ []string) (any, error) {
+			if p.name == "" {
+				return nil, usagef("the following arguments are required: --name/-n")
+			}
+			agent, err := a.agentImage(ctx, &p)
+			if err != nil {
+				return nil, err
+			}
+			index, err := image.Index(*agent)
+			if err != nil {
+				return nil, err
+			}
+			a.busy.doing("Pushing "+p.name, "the registry has not taken everything yet")
+			reference, err := image.Push(ctx, index, p.name, plain)
+			if err != nil {
+				return nil, trust.Errorf(trust.Unavailable, "the image was not pushed").Because(err)
+			}
+			return map[string]any{"name": p.name, "reference": reference}, nil
+		},
+	})
+}
+
+// agentImage collects what goes into the image, and builds what is not there.
+func (a *app) agentImage(ctx context.Context, p *imageParts) (*image.Agent, error) {
+	if p.name == "" {
+		p.name = defaultImage()
+	}
+	var platforms []string
+	for _, v := range p.platforms {
+		platforms = append(platforms, commas(v)...)
+	}
+	if len(platforms) == 0 {
+		platforms = []string{"linux/amd64", "linux/arm64"}
+	}
+	agent := &image.Agent{Binaries: map[string][]byte{}, Version: version}
+	var err error
+	if agent.Roots, err = systemRoots(p.roots); err != nil {
+		return nil, err
+	}
+	if len(agent.Roots) == 0 {
+		a.warn("no roots go into the image: the agents will need --trust-bundle where the server's certificate is a public one.")
+	}
+	for _, platform := range platforms {
+		arch, ok := strings.CutPrefix(platform, "linux/")
+		if !ok || arch != "amd64" && arch != "arm64" {
+			return nil, usagef("argument --platform: '%s' is neither linux/amd64 nor linux/arm64", platform)
+		}
+		if p.binaries != "" {
+			path := filepath.Join(p.binaries, "sallyport-agent-linux-"+arch)
+			if agent.Binaries[arch], err = os.ReadFile(path); err != nil {
+				return nil, trust.Errorf(trust.Invalid, "the agent's binary %s cannot be read", path).Because(err)
+			}
+			continue
+		}
+		a.busy.doing("Building sallyport-agent for "+platform, "go build of sallyport-agent for "+platform)
+		if agent.Binaries[arch], err = buildAgent(ctx, p.source, arch); err != nil {
+			return nil, err
+		}
+	}
+	return agent, nil
+}
+
+// systemRoots reads the roots that go into the image.
+func systemRoots(path string) ([]byte, error) {
+	if path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, trust.Errorf(trust.Invalid, "the roots %s cannot be read", path).Because(err)
+		}
+		return data, nil
+	}
+	for _, p := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"} {
+		if data, err := os.ReadFile(p); err == nil {
+			return data, nil
+		}
+	}
+	return nil, nil
+}
+
+// buildAgent compiles the agent for Linux with Go.
+func buildAgent(ctx context.Context, source, arch string) ([]byte, error) {
+	source, err := findSource(source)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "sallyport-agent-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "sallyport-agent")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./cmd/sallyport-agent")
+	cmd.Dir = source
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOFLAGS=-buildvcs=false")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Run(); err != nil {
+		e := trust.Errorf(trust.Unavailable, "the agent for linux/%s was not built: %s", arch, strings.TrimSpace(said.String())).Because(err)
+		if errors.Is(err, exec.ErrNotFound) {
+			e.Hint = "install Go, or give --binaries FOLDER"
+		}
+		return nil, e
+	}
+	return os.ReadFile(out)
+}
+
+// findSource is the folder of Sallyport's module at or above dir.
+func findSource(dir string) (string, error) {
+	if dir == "" {
+		dir = "."
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		data, err := os.ReadFile(filepath.Join(at, "go.mod"))
+		if err == nil && bytes.HasPrefix(data, []byte("module github.com/sallyport/sallyport\n")) {
+			return at, nil
+		}
+		if at == filepath.Dir(at) {
+			e := trust.Errorf(trust.Precondition, "Sallyport's source is not at or above %s, so the agent cannot be built", dir)
+			e.Hint = "give --source FOLDER, or --binaries FOLDER with sallyport-agent-linux-amd64 and -arm64"
+			return "", e
+		}
+	}
 }
