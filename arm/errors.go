@@ -121,7 +121,7 @@ func Translate(err error) (status int, body ErrorBody) {
 	if e.Kind == trust.Internal {
 		out = Error{Code: InternalServerError, Message: "Encountered internal server error. The request id in the x-ms-request-id header finds it in the server's log."}
 	} else if e.Hint != "" {
-		out.AdditionalInfo = []Info{{Type: "Hint", Info: map[string]any{"text": e.Hint}}}
+		out.AdditionalInfo = []Info{{Type: "Hint", Info: map[string]any{"hint": e.Hint}}}
 	}
 	if s, ok := byCode[out.Code]; ok {
 		row.status = s

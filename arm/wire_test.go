@@ -51,7 +51,7 @@ func TestTranslate(t *testing.T) {
 	}
 	hinted := trust.Errorf(trust.Invalid, "m").Because(io.EOF)
 	hinted.Hint = "type this"
-	if _, body := Translate(hinted); len(body.Error.AdditionalInfo) != 1 || body.Error.AdditionalInfo[0].Info["text"] != "type this" || strings.Contains(body.Error.Message, "EOF") {
+	if _, body := Translate(hinted); len(body.Error.AdditionalInfo) != 1 || body.Error.AdditionalInfo[0].Info["hint"] != "type this" || strings.Contains(body.Error.Message, "EOF") {
 		t.Errorf("%+v", body)
 	}
 }
