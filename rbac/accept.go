@@ -81,7 +81,7 @@ type RoleConsent struct {
 // AcceptAll is Accept for several roles: each object once, as it is after the
 // last of them, in the order in which they must be applied.
 func AcceptAll(cluster trust.ClusterUID, roles []RoleConsent, have Installed) (Plan, error) {
-	have.ClusterRoles, have.Roles = slices.Clone(have.ClusterRoles), slices.Clone(have.Roles)
+	have = have.clone()
 	var all Plan
 	for _, r := range roles {
 		plan, err := Accept(cluster, r.Role, r.Consent, have)
@@ -89,7 +89,7 @@ func AcceptAll(cluster trust.ClusterUID, roles []RoleConsent, have Installed) (P
 			return nil, err
 		}
 		for _, s := range plan {
-			have.put(s.Object)
+			have.follow(s)
 			key := Key(s.Object)
 			all = slices.DeleteFunc(all, func(old Step) bool { return Key(old.Object) == key })
 			all = append(all, s)
@@ -98,16 +98,40 @@ func AcceptAll(cluster trust.ClusterUID, roles []RoleConsent, have Installed) (P
 	return all, nil
 }
 
-// put makes have hold o, as an API server would after an apply.
-func (have *Installed) put(o Object) {
-	switch o := o.(type) {
+func (have Installed) clone() Installed {
+	have.ClusterRoles, have.Roles = slices.Clone(have.ClusterRoles), slices.Clone(have.Roles)
+	have.ClusterRoleBindings, have.RoleBindings = slices.Clone(have.ClusterRoleBindings), slices.Clone(have.RoleBindings)
+	return have
+}
+
+// follow makes have what an API server would hold after a step. It changes no
+// list that have shares with others beyond what clone copied.
+func (have *Installed) follow(s Step) {
+	switch o := s.Object.(type) {
 	case *rbacv1.ClusterRole:
-		have.ClusterRoles = slices.DeleteFunc(have.ClusterRoles, func(old rbacv1.ClusterRole) bool { return old.Name == o.Name })
-		have.ClusterRoles = append(have.ClusterRoles, *o)
+		have.ClusterRoles = replaced(have.ClusterRoles, *o, s.Verb, func(r rbacv1.ClusterRole) string { return r.Name })
 	case *rbacv1.Role:
-		have.Roles = slices.DeleteFunc(have.Roles, func(old rbacv1.Role) bool { return old.Namespace == o.Namespace && old.Name == o.Name })
-		have.Roles = append(have.Roles, *o)
+		have.Roles = replaced(have.Roles, *o, s.Verb, func(r rbacv1.Role) string { return r.Namespace + "/" + r.Name })
+	case *rbacv1.ClusterRoleBinding:
+		have.ClusterRoleBindings = replaced(have.ClusterRoleBindings, *o, s.Verb, func(r rbacv1.ClusterRoleBinding) string { return r.Name })
+	case *rbacv1.RoleBinding:
+		have.RoleBindings = replaced(have.RoleBindings, *o, s.Verb, func(r rbacv1.RoleBinding) string { return r.Namespace + "/" + r.Name })
 	}
+}
+
+// replaced is list in a new array, without what bears o's name, and with o
+// unless the verb removes it.
+func replaced[T any](list []T, o T, verb Verb, name func(T) string) []T {
+	out := make([]T, 0, len(list)+1)
+	for _, old := range list {
+		if name(old) != name(o) {
+			out = append(out, old)
+		}
+	}
+	if verb != Delete {
+		out = append(out, o)
+	}
+	return out
 }
 
 // without names the marker that must not stay in a bind list when a role is
@@ -174,8 +198,45 @@ func unnamed(rules []trust.Rule) []trust.Rule {
 	return out
 }
 
-// Withdraw undoes Accept in reverse, for one revision of a role and one scope:
+// WithdrawAll undoes Accept for every accepted revision of a role in one scope:
 // the given namespaces, or the whole cluster. What is bound to it goes with it.
+// Kind NotFound says that nothing of it was accepted there.
+func WithdrawAll(cluster trust.ClusterUID, role trust.RoleName, namespaces []string, have Installed) (Plan, error) {
+	have = have.clone()
+	var all Plan
+	found := false
+	for _, old := range have.ClusterRoles {
+		name, revision, namespaced, ok := ParseClusterRoleName(old.Name)
+		if !ok || !name.Equal(role) || namespaced != (len(namespaces) > 0) || old.Labels[ClusterLabel] != string(cluster) {
+			continue
+		}
+		plan, err := Withdraw(cluster, role, revision, namespaces, have)
+		if trust.KindOf(err) == trust.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = true
+		for _, s := range plan {
+			// A list that a later step shortens again is written once, shortened;
+			// a removal stands.
+			key := Key(s.Object)
+			all = slices.DeleteFunc(all, func(old Step) bool { return Key(old.Object) == key })
+			all = append(all, s)
+			have.follow(s)
+		}
+	}
+	if !found {
+		return nil, trust.Errorf(trust.NotFound, "role %s is not accepted in this scope", role)
+	}
+	return all, nil
+}
+
+// Withdraw undoes Accept in reverse, for one revision of a role and one scope:
+// the given namespaces, or the whole cluster. Plans for several revisions must
+// not be made from one Installed, since each shortens the same lists: that is
+// WithdrawAll.
 func Withdraw(cluster trust.ClusterUID, role trust.RoleName, revision trust.Revision, namespaces []string, have Installed) (Plan, error) {
 	namespaced := len(namespaces) > 0
 	name := ClusterRoleName(role, revision, namespaced)
@@ -195,19 +256,15 @@ func Withdraw(cluster trust.ClusterUID, role trust.RoleName, revision trust.Revi
 	}
 	left := namespacesOf(cr)
 	for _, ns := range sorted(namespaces) {
-		list := change(have.bindList(cluster, ns), nil, []string{name, marker})
-		rights := namespaceRights(cluster, ns, list)
-		if len(list) > 0 {
-			for _, e := range rights {
-				plan = append(plan, Step{Apply, e})
-			}
-		} else {
-			for _, e := range slices.Backward(rights) {
-				plan = append(plan, Step{Delete, e})
-			}
+		at := slices.Index(left, ns)
+		if at < 0 {
+			continue
 		}
-		plan = append(plan, have.unbind(cluster, ns, name, marker)...)
-		left = slices.DeleteFunc(left, func(s string) bool { return s == ns })
+		left = slices.Delete(left, at, at+1)
+		plan = append(plan, have.withdrawIn(cluster, ns, name, marker)...)
+	}
+	if namespaced && len(plan) == 0 {
+		return nil, trust.Errorf(trust.NotFound, "role %s, revision %s, is not accepted for namespace %s", role, revision, strings.Join(namespaces, ", "))
 	}
 	if namespaced && len(left) > 0 {
 		cr.Annotations[namespacesAnnotation] = strings.Join(left, ",")
@@ -223,6 +280,24 @@ func Withdraw(cluster trust.ClusterUID, role trust.RoleName, revision trust.Revi
 		}
 	}
 	return plan, nil
+}
+
+// withdrawIn takes names off a namespace's bind list, or the reconciler out of
+// the namespace when nothing is left on it, and what is bound there with them.
+func (have Installed) withdrawIn(cluster trust.ClusterUID, namespace string, names ...string) Plan {
+	var plan Plan
+	list := change(have.bindList(cluster, namespace), nil, names)
+	rights := namespaceRights(cluster, namespace, list)
+	if len(list) > 0 {
+		for _, e := range rights {
+			plan = append(plan, Step{Apply, e})
+		}
+	} else {
+		for _, e := range slices.Backward(rights) {
+			plan = append(plan, Step{Delete, e})
+		}
+	}
+	return append(plan, have.unbind(cluster, namespace, names...)...)
 }
 
 // unbind removes what is bound to roles in a namespace, or in the cluster.

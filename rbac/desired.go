@@ -163,8 +163,9 @@ func mark(o Object, b trust.Binding) {
 // validGrant keeps names that a control plane sends from becoming names that
 // mean something else.
 func validGrant(g trust.Grant) bool {
-	if _, _, _, ok := ParseClusterRoleName(ClusterRoleName(g.Role, g.Revision, false)); !ok {
-		return false
+	role, revision, _, ok := ParseClusterRoleName(ClusterRoleName(g.Role, g.Revision, false))
+	if !ok || !role.Equal(g.Role) || revision != g.Revision {
+		return false // "a:b/c/d" would be bound as "a/b/c/d"
 	}
 	for _, ns := range g.Namespaces {
 		if !validNamespace(ns) {

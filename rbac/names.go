@@ -82,12 +82,23 @@ func ParseClusterRoleName(name string) (role trust.RoleName, revision trust.Revi
 		return "", "", false, false
 	}
 	for _, p := range parts {
-		if p == "" || strings.Contains(p, "/") || p != trust.Fold(p) {
+		if !plainPart(p) {
 			return "", "", false, false
 		}
 	}
 	n := len(parts) - 1
 	return trust.RoleName(strings.Join(parts[:n], "/")), trust.Revision(parts[n]), namespaced, true
+}
+
+// plainPart is what a published role's name is made of, in lower case. Nothing
+// else becomes part of an object's name, or of a command that people copy.
+func plainPart(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // bindingName names the (cluster) role binding of one trusted binding to one

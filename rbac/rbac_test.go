@@ -374,3 +374,48 @@ func TestAcceptAll(t *testing.T) {
 		t.Error("a role that outlives revocation slipped through")
 	}
 }
+
+// Two revisions of a role are accepted; withdrawing the role takes both, and
+// neither's plan writes the other back.
+func TestWithdrawAll(t *testing.T) {
+	second := mlworkload()
+	second.Rules = append(second.Rules, trust.Rule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"events"}})
+	for name, scope := range map[string][]string{"cluster": nil, "namespaces": {"blue", "green"}} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			before := keys(c)
+			c.accept(t, mlworkload(), Consent{Namespaces: scope})
+			c.accept(t, second, Consent{Namespaces: scope, Unfenced: true})
+			c.reconcile(t, binding(uidA, grant(mlworkload(), scope...)), binding(uidB, grant(second, scope...)))
+			p, err := WithdrawAll(ours, mlworkload().FullName(), scope, c.installed())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.apply(t, p)
+			have := c.installed()
+			if left := append(have.bindList(ours, ""), have.bindList(ours, "blue")...); len(left) > 0 {
+				t.Errorf("still in the bind list: %v", left)
+			}
+			c.reconcile(t)
+			if diff := cmp.Diff(before, keys(c)); diff != "" {
+				t.Error(diff)
+			}
+			if _, err := WithdrawAll(ours, mlworkload().FullName(), scope, c.installed()); trust.KindOf(err) != trust.NotFound {
+				t.Errorf("withdrawn twice: %v", err)
+			}
+		})
+	}
+	c := newCluster(t)
+	c.accept(t, mlworkload(), Consent{Namespaces: []string{"blue", "green"}})
+	if _, err := WithdrawAll(ours, mlworkload().FullName(), []string{"red"}, c.installed()); trust.KindOf(err) != trust.NotFound {
+		t.Errorf("withdrawn where it was not accepted: %v", err)
+	}
+	p, err := WithdrawAll(ours, mlworkload().FullName(), []string{"blue"}, c.installed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.apply(t, p)
+	if a := c.accepted(); len(a) != 1 || len(a[0].Namespaces) != 1 || a[0].Namespaces[0] != "green" {
+		t.Errorf("accepted: %+v", a)
+	}
+}

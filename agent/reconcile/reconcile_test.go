@@ -102,7 +102,7 @@ func notAccepted(t *testing.T, w *world) {
 	}
 	i := slices.IndexFunc(r.Bindings, func(b mandate.BindingReport) bool { return b.UID == uidB })
 	p := r.Bindings[i].Problem
-	if want := "sallyport cluster accept-roles --resource-group rg --name c1 --roles Microsoft.DataProtection/backupVaults/backup-operator"; p.Command != want {
+	if want := "sallyport cluster accept-roles -g rg -n c1 --roles Microsoft.DataProtection/backupVaults/backup-operator --kube-context CONTEXT --apply"; p.Command != want {
 		t.Errorf("command %q, want %q", p.Command, want)
 	}
 	if len(p.Uncovered) == 0 || !strings.Contains(p.Message, "backup-operator") {
@@ -444,12 +444,16 @@ func TestSupported(t *testing.T) {
 }
 
 func TestAcceptCommand(t *testing.T) {
+	own := &rbac.Refusal{Role: "Contoso.Scanner/scanners/reader"}
+	if got, want := acceptCommand("", own, nil), "sallyport cluster accept-roles --role-file reader.yaml --kube-context CONTEXT --apply"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 	inference := trust.Published()[2]
 	r := &rbac.Refusal{Role: inference.FullName(), Namespaces: []string{"blue", "green"}}
 	for id, want := range map[string]string{
-		binding(uidA).ID: "sallyport cluster accept-roles --resource-group rg --name c1 --roles Microsoft.MachineLearningServices/workspaces/inference-v1 --namespace blue,green --outlives-revocation",
-		"/x":             "sallyport cluster accept-roles --roles Microsoft.MachineLearningServices/workspaces/inference-v1 --namespace blue,green --outlives-revocation",
-		"/subscriptions/s/resourceGroups/$(rm)/providers/p/managedClusters/c": "sallyport cluster accept-roles --roles Microsoft.MachineLearningServices/workspaces/inference-v1 --namespace blue,green --outlives-revocation",
+		binding(uidA).ID: "sallyport cluster accept-roles -g rg -n c1 --roles Microsoft.MachineLearningServices/workspaces/inference-v1 --namespace blue,green --outlives-revocation --kube-context CONTEXT --apply",
+		"/x":             "sallyport cluster accept-roles --roles Microsoft.MachineLearningServices/workspaces/inference-v1 --namespace blue,green --outlives-revocation --kube-context CONTEXT --apply",
+		"/subscriptions/s/resourceGroups/$(rm)/providers/p/managedClusters/c": "sallyport cluster accept-roles --roles Microsoft.MachineLearningServices/workspaces/inference-v1 --namespace blue,green --outlives-revocation --kube-context CONTEXT --apply",
 	} {
 		if got := acceptCommand(id, r, inference.Rules); got != want {
 			t.Errorf("%s:\n%s, want\n%s", id, got, want)
