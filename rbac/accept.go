@@ -81,15 +81,14 @@ type RoleConsent struct {
 // AcceptAll is Accept for several roles: each object once, as it is after the
 // last of them, in the order in which they must be applied.
 func AcceptAll(cluster trust.ClusterUID, roles []RoleConsent, have Installed) (Plan, error) {
-	have = have.clone()
 	var all Plan
 	for _, r := range roles {
 		plan, err := Accept(cluster, r.Role, r.Consent, have)
 		if err != nil {
 			return nil, err
 		}
+		have = have.After(plan)
 		for _, s := range plan {
-			have.follow(s)
 			key := Key(s.Object)
 			all = slices.DeleteFunc(all, func(old Step) bool { return Key(old.Object) == key })
 			all = append(all, s)
@@ -101,6 +100,16 @@ func AcceptAll(cluster trust.ClusterUID, roles []RoleConsent, have Installed) (P
 func (have Installed) clone() Installed {
 	have.ClusterRoles, have.Roles = slices.Clone(have.ClusterRoles), slices.Clone(have.Roles)
 	have.ClusterRoleBindings, have.RoleBindings = slices.Clone(have.ClusterRoleBindings), slices.Clone(have.RoleBindings)
+	return have
+}
+
+// After is what a cluster holds once a plan is carried out: what the next plan
+// must be made from, since plans shorten and lengthen the same lists.
+func (have Installed) After(p Plan) Installed {
+	have = have.clone()
+	for _, s := range p {
+		have.follow(s)
+	}
 	return have
 }
 
@@ -202,7 +211,6 @@ func unnamed(rules []trust.Rule) []trust.Rule {
 // the given namespaces, or the whole cluster. What is bound to it goes with it.
 // Kind NotFound says that nothing of it was accepted there.
 func WithdrawAll(cluster trust.ClusterUID, role trust.RoleName, namespaces []string, have Installed) (Plan, error) {
-	have = have.clone()
 	var all Plan
 	found := false
 	for _, old := range have.ClusterRoles {
@@ -224,8 +232,8 @@ func WithdrawAll(cluster trust.ClusterUID, role trust.RoleName, namespaces []str
 			key := Key(s.Object)
 			all = slices.DeleteFunc(all, func(old Step) bool { return Key(old.Object) == key })
 			all = append(all, s)
-			have.follow(s)
 		}
+		have = have.After(plan)
 	}
 	if !found {
 		return nil, trust.Errorf(trust.NotFound, "role %s is not accepted in this scope", role)
