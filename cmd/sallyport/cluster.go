@@ -228,21 +228,12 @@ func consentPlan(uid trust.ClusterUID, roles []rbac.RoleConsent, have rbac.Insta
 	var plan rbac.Plan
 	for _, r := range roles {
 		// Whatever revision is accepted goes, not only the one known here.
-		found := false
-		for _, old := range rbac.Acceptances(uid, have.ClusterRoles) {
-			if !old.Role.Equal(r.Role.FullName()) || (len(old.Namespaces) > 0) != (len(r.Consent.Namespaces) > 0) {
-				continue
-			}
-			found = true
-			p, err := rbac.Withdraw(uid, old.Role, old.Revision, r.Consent.Namespaces, have)
-			if err != nil {
-				return nil, err
-			}
-			plan = append(plan, p...)
+		p, err := rbac.WithdrawAll(uid, r.Role.FullName(), r.Consent.Namespaces, have)
+		if err != nil {
+			return nil, err
 		}
-		if !found {
-			return nil, trust.Errorf(trust.NotFound, "role %s is not accepted in this scope", r.Role.FullName())
-		}
+		plan = append(plan, p...)
+		have = have.After(p)
 	}
 	return plan, nil
 }
