@@ -161,6 +161,7 @@ func (s *agentServer) start(t *testing.T, token func(context.Context) (string, e
 }
 
 func TestAgentEnrolsAsksAndReports(t *testing.T) {
+	t.Parallel()
 	s := newAgentServer(t)
 	a := s.start(t, func(context.Context) (string, error) { return "first", nil })
 	answer, err := a.Ask(t.Context(), "n1", mandate.Floor{Epoch: 1, Revision: 7})
@@ -190,6 +191,7 @@ func TestAgentEnrolsAsksAndReports(t *testing.T) {
 }
 
 func TestAgentRereadsItsTokenAndKeepsTrying(t *testing.T) {
+	t.Parallel()
 	s := newAgentServer(t)
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("stale\n"), 0o600); err != nil {
@@ -210,6 +212,7 @@ func TestAgentRereadsItsTokenAndKeepsTrying(t *testing.T) {
 }
 
 func TestAgentRefusesAServerThatItDoesNotTrust(t *testing.T) {
+	t.Parallel()
 	s, other := newAgentServer(t), newAgentServer(t)
 	a, err := NewAgent(AgentConfig{Server: s.URL, Trust: other.trust, Cluster: testCluster, Name: "proxy",
 		Token: func(context.Context) (string, error) { return "first", nil }})
@@ -222,6 +225,7 @@ func TestAgentRefusesAServerThatItDoesNotTrust(t *testing.T) {
 }
 
 func TestStatesReconnectWithWhatIsHeldAndAfterRenewal(t *testing.T) {
+	t.Parallel()
 	s := newAgentServer(t)
 	s.life = 3 * time.Second
 	a := s.start(t, func(context.Context) (string, error) { return "first", nil })
@@ -305,6 +309,7 @@ func TestStatesReconnectWithWhatIsHeldAndAfterRenewal(t *testing.T) {
 }
 
 func TestBackoffGrowsToItsLimitAndStartsOver(t *testing.T) {
+	t.Parallel()
 	b := newBackoff(time.Second, 4*time.Second)
 	for _, most := range []time.Duration{1, 2, 4, 4} {
 		if d := b.next(); d > most*time.Second || d < most*time.Second*3/4 {

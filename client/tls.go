@@ -38,6 +38,13 @@ func (t ServerTrust) TLS(server string) (*tls.Config, error) {
 		if err != nil {
 			return nil, trust.Errorf(trust.Invalid, "%v", err)
 		}
+		check := conf.VerifyConnection
+		conf.VerifyConnection = func(s tls.ConnectionState) error {
+			if err := check(s); err != nil {
+				return &tls.CertificateVerificationError{UnverifiedCertificates: s.PeerCertificates, Err: err}
+			}
+			return nil
+		}
 		return conf, nil
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: u.Hostname()}, nil
