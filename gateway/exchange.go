@@ -172,7 +172,7 @@ func (x *exchange) refuse(err error) {
 		x.w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	x.started = true
-	request.WriteStatus(x.w, err, x.event.Attributes, retry)
+	request.Refuse(x.w, x.r, err, x.event.Attributes, retry)
 }
 
 // finish lets go of the request and writes its record. It runs whatever

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/sallyport/sallyport/trust"
 )
@@ -86,19 +87,48 @@ func StatusOf(err error, a *trust.Attributes, retry int) Status {
 	return st
 }
 
+// Refuse answers r with the Status of err, as WriteStatus does; or, on paths
+// that are no resources' and wherever aggregated discovery is asked for, with
+// the message alone as plain text: client-go reads no Status there, and kubectl
+// (whose first request is discovery) would print "unknown".
+func Refuse(w http.ResponseWriter, r *http.Request, err error, a *trust.Attributes, retry int) {
+	if (a == nil || a.ResourceRequest) && !discovers(r.Header) {
+		WriteStatus(w, err, a, retry)
+		return
+	}
+	st := StatusOf(err, a, retry)
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	write(w, st.Code, retry, []byte(st.Message+"\n"))
+}
+
+// discovers says whether aggregated discovery is asked for (KEP-3352).
+func discovers(h http.Header) bool {
+	for _, v := range h["Accept"] {
+		if strings.Contains(v, "as=APIGroupDiscoveryList") {
+			return true
+		}
+	}
+	return false
+}
+
 // WriteStatus answers a request with the Status of err. The answer is never
 // cached, and is not sniffed for a type.
 func WriteStatus(w http.ResponseWriter, err error, a *trust.Attributes, retry int) {
 	st := StatusOf(err, a, retry)
 	body, _ := json.Marshal(st) // strings and numbers: cannot fail
+	w.Header().Set("Content-Type", "application/json")
+	write(w, st.Code, retry, body)
+}
+
+func write(w http.ResponseWriter, code, retry int, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if retry > 0 {
 		h.Set("Retry-After", strconv.Itoa(retry))
 	}
-	w.WriteHeader(st.Code)
+	w.WriteHeader(code)
 	_, _ = w.Write(body) // the caller may have gone
 }

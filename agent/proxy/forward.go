@@ -139,7 +139,7 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, err error, a *tru
 	}
 	p.metrics.refused.Inc()
 	p.log.InfoContext(r.Context(), "request refused", "request_id", r.Header.Get("Sallyport-Request-Id"), "kind", trust.KindOf(err).String(), "error", err)
-	wire.WriteStatus(w, err, a, retry)
+	wire.Refuse(w, r, err, a, retry)
 }
 
 // newForward is the part for requests that are no upgrades.
