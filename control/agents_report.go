@@ -17,6 +17,9 @@ import (
 // forgotten: long after it has stopped letting anybody through.
 const forgetInstance = 10 * time.Minute
 
+// maxInstances bounds how many processes of one agent are kept track of.
+const maxInstances = 200
+
 // nonce answers an agent's question whether its state is the newest, and takes
 // note of what it has applied.
 func (c *Control) nonce(w http.ResponseWriter, r *http.Request, a *agent, body []byte) error {
@@ -83,7 +86,10 @@ func (c *Control) heard(ctx context.Context, a *agent, instance string, note fun
 				all[name] = i
 			}
 		}
-		this := all[s.Instance]
+		this, known := all[s.Instance]
+		if !known && len(all) >= maxInstances {
+			return trust.Errorf(trust.Throttled, "%d processes of the %s agent were heard within %s", len(all), a.name, forgetInstance)
+		}
 		this.Seen, s.Seen = now, now
 		note(&s, &this)
 		if s.Instance != "" {

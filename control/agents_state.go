@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/mandate"
 	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/trust"
@@ -69,10 +70,8 @@ func (c *Control) state(w http.ResponseWriter, r *http.Request, a *agent, _ []by
 		stop()
 		woken, stop = c.picture.any(ctx, topic)
 		if now, signed, err = c.signedState(ctx, a); err != nil {
-			if errors.Is(err, store.ErrUnavailable) {
-				// The agent comes back when it misses the heartbeat, or now.
-				c.Log.WarnContext(ctx, "state not read", "cluster", a.cluster, "error", err)
-			}
+			// The agent comes back at once, and is told why if it is refused.
+			c.Log.WarnContext(ctx, "state stream ended", "cluster", a.cluster, "agent", a.name, "error", err)
 			return errStreaming
 		}
 	}
@@ -155,6 +154,10 @@ func (c *Control) currentState(ctx context.Context, uid trust.ClusterUID) (manda
 		if err != nil {
 			return mandate.State{}, err
 		}
+		shut, err := c.shutAround(ctx, r.ID)
+		if err != nil {
+			return mandate.State{}, err
+		}
 		before := m.Revision
 		if m, err = store.Get[store.Mandate](ctx, c.Store, key); err != nil || m.Revision != before {
 			if err != nil {
@@ -162,9 +165,9 @@ func (c *Control) currentState(ctx context.Context, uid trust.ClusterUID) (manda
 			}
 			continue
 		}
-		s := mandate.State{Cluster: uid, Epoch: epoch, Revision: m.Revision, Stopped: r.Stopped || r.Deleting}
+		s := mandate.State{Cluster: uid, Epoch: epoch, Revision: m.Revision, Stopped: r.Stopped || r.Deleting || shut}
 		for i := range bindings {
-			if b := told(&bindings[i].Value); !r.Deleting && b != nil {
+			if b := told(&bindings[i].Value); !r.Deleting && !shut && b != nil {
 				s.Bindings = append(s.Bindings, *b)
 			}
 		}
@@ -172,10 +175,25 @@ func (c *Control) currentState(ctx context.Context, uid trust.ClusterUID) (manda
 	}
 }
 
+// shutAround tells whether the group or subscription around a resource is being
+// deleted. One that is gone is.
+func (c *Control) shutAround(ctx context.Context, id string) (bool, error) {
+	parsed, err := arm.ParseID(id)
+	if err != nil {
+		return true, err
+	}
+	g, err := store.Get[store.Group](ctx, c.Store, store.ResourceKey(parsed.GroupID().String()))
+	if err != nil || g.Value.Deleting {
+		return true, missing(err, nil)
+	}
+	s, err := store.Get[store.Subscription](ctx, c.Store, store.ResourceKey(parsed.SubscriptionID().String()))
+	return err != nil || s.Value.State != subscriptionEnabled, missing(err, nil)
+}
+
 // told is a binding as agents are told of it, with the desired grants; nil for
 // one that lets nobody through.
 func told(b *store.Binding) *trust.Binding {
-	if b.Source == (trust.Principal{}) {
+	if b.Source == (trust.Principal{}) || len(b.Desired) == 0 {
 		return nil
 	}
 	return &trust.Binding{ID: b.ID, UID: b.UID, Cluster: b.ClusterUID, SourceID: b.SourceID, Source: b.Source, Grants: b.Desired}

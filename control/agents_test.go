@@ -206,6 +206,7 @@ func TestAgentsHearOfTheirOwnClusterOnly(t *testing.T) {
 }
 
 func TestStateStreamAndNonces(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).scene()
 	k := w.connect(clusterPath)
 	uid := w.cluster(clusterPath).UID
@@ -271,6 +272,7 @@ func TestStateStreamAndNonces(t *testing.T) {
 // Two processes of one proxy agent: what the slower one may still let through
 // counts.
 func TestEachProcessOfAnAgentCounts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.AgentBound = time.Hour }).scene()
 	a := w.runAgents(clusterPath, accepts(mlworkload))
 	w.finished(w.must(201, "PUT", bindingPath, wants(sourcePath, mlworkload)))

@@ -83,6 +83,7 @@ func TestAzuresLimitsAreSettings(t *testing.T) {
 // The protocol as recorded from the live service (azure-wire 1.3), over the whole
 // life of a binding with both agents connected.
 func TestBindingLifeWithConnectedAgents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).scene()
 	w.runAgents(clusterPath, accepts(mlworkload, inference))
 	sent := strings.Replace(sourcePath, "resourceGroups", "resourcegroups", 1) // as a client wrote it once
@@ -214,6 +215,7 @@ func TestReasonsWhileAnAgentIsAway(t *testing.T) {
 // everywhere, and then 404; what is left in the cluster is shown and goes when
 // the agent returns.
 func TestDeleteWithTheAgentAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.AgentBound = 1500 * time.Millisecond }).scene()
 	a := w.runAgents(clusterPath, accepts(mlworkload))
 	w.finished(w.must(201, "PUT", bindingPath, wants(sourcePath, mlworkload)))
@@ -259,6 +261,7 @@ func TestDeleteWithTheAgentAway(t *testing.T) {
 // A gateway that has not applied the change holds the operation; one whose key
 // is gone does not.
 func TestOperationsWaitForGateways(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t).scene()
 	w.runAgents(clusterPath, accepts(mlworkload))
 	gateway := func(name string, applied int64) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/arm"
@@ -124,12 +125,96 @@ func (c *Control) traces(ctx context.Context, r *store.Cluster) ([]store.Op, err
 	return append(ops, store.Delete(mandateOf(r).Key(), 0)), nil
 }
 
-// deleteGroup ends the deletion of a resource group: the group was shut when its
-// DELETE was committed, and with it everything in it at the gateways. Here its
-// clusters' agents are told, its sources' bindings elsewhere end, and all of it
-// is removed.
-func (c *Control) deleteGroup(ctx context.Context, op *store.Operation, progress func(string)) error {
+// mostOps is how many changes one transaction may hold here, well below what
+// etcd takes (store.Config).
+const mostOps = 2000
+
+// shut commits that a group or subscription is being deleted (ops), and with it
+// that the agents of all clusters in it are told, and that bindings elsewhere
+// to sources in it let nobody through. Gateways let nobody into what is in it
+// by its own record. Where that is too much for one transaction, or changes too
+// fast, the operation does the rest.
+func (c *Control) shut(ctx context.Context, id string, ops ...store.Op) error {
+	for range attempts {
+		ch := change{ops: slices.Clone(ops)}
+		if err := c.consequences(ctx, &ch, id); err != nil {
+			return err
+		}
+		if len(ch.ops) > mostOps {
+			break
+		}
+		_, err := c.Store.Commit(ctx, ch.ops...)
+		var conflict *store.ConflictError
+		if !errors.As(err, &conflict) || conflict.Op < len(ops) {
+			return err
+		}
+	}
+	_, err := c.Store.Commit(ctx, ops...)
+	return err
+}
+
+func (c *Control) consequences(ctx context.Context, ch *change, id string) error {
+	prefix := store.ResourceKey(id) + "/"
+	clusters, _, err := store.List[store.Cluster](ctx, c.Store, prefix)
+	if err != nil {
+		return err
+	}
+	for i := range clusters {
+		ch.touch(mandateOf(&clusters[i].Value))
+	}
+	sources, _, err := store.List[store.Source](ctx, c.Store, prefix)
+	if err != nil {
+		return err
+	}
+	for i := range sources {
+		if err := c.orphans(ctx, ch, &sources[i].Value, "is being deleted"); err != nil || len(ch.ops) > mostOps {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteSubscription ends the deletion of a subscription: its groups one after
+// the other, what lies in none, and the roles that it published.
+func (c *Control) deleteSubscription(ctx context.Context, op *store.Operation, progress func(string)) error {
 	key := store.ResourceKey(op.Target)
+	// All agents are told before any is waited for.
+	if err := c.shutClusters(ctx, key); err != nil {
+		return err
+	}
+	groups, _, err := store.List[store.Group](ctx, c.Store, key+"/")
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if err := c.emptyGroup(ctx, g.Value.ID, progress); err != nil {
+			return err
+		}
+	}
+	roles, _, err := store.List[store.Role](ctx, c.Store, store.RolePrefix)
+	if err != nil {
+		return err
+	}
+	for _, r := range roles {
+		if !is("/subscriptions/"+r.Value.Subscription, op.Target) {
+			continue
+		}
+		if _, err := c.Store.Commit(ctx, store.Delete(r.Value.Key(), 0), operation.Fence(ctx)); err != nil {
+			return err
+		}
+	}
+	return c.removeShell(ctx, op.Target)
+}
+
+// deleteGroup ends the deletion of a resource group, which was shut when its
+// DELETE was committed, and with it everything in it.
+func (c *Control) deleteGroup(ctx context.Context, op *store.Operation, progress func(string)) error {
+	return c.emptyGroup(ctx, op.Target, progress)
+}
+
+// emptyGroup removes what is in a group and then the group.
+func (c *Control) emptyGroup(ctx context.Context, id string, progress func(string)) error {
+	key := store.ResourceKey(id)
 	// Nothing can be added to a group that is being deleted, so these lists are
 	// complete.
 	sources, _, err := store.List[store.Source](ctx, c.Store, key+"/")
@@ -153,7 +238,7 @@ func (c *Control) deleteGroup(ctx context.Context, op *store.Operation, progress
 			return err
 		}
 	}
-	return c.removeShell(ctx, op.Target)
+	return c.removeShell(ctx, id)
 }
 
 // shutClusters tells the agents of all clusters in a group to let nobody
@@ -184,11 +269,11 @@ func (c *Control) shutClusters(ctx context.Context, group string) error {
 	return nil
 }
 
-// removeShell removes an emptied group.
+// removeShell removes an emptied group or subscription.
 func (c *Control) removeShell(ctx context.Context, id string) error {
 	key := store.ResourceKey(id)
 	for {
-		g, err := store.Get[store.Group](ctx, c.Store, key)
+		g, err := store.Get[anyRecord](ctx, c.Store, key)
 		if trust.KindOf(err) == trust.NotFound {
 			return nil
 		}

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/arm"
-	"github.com/sallyport/sallyport/authn"
 	"github.com/sallyport/sallyport/mandate"
 	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/trust"
@@ -108,7 +107,8 @@ func (k *call) putConnection() (*answer, error) {
 	if u, err := url.Parse(p.ServiceAccountIssuer); err != nil || u.Scheme == "" || len(p.ServiceAccountIssuer) > 600 {
 		return nil, arm.BadParameter("properties.serviceAccountIssuer", "'%.200s' is not the issuer URL of a cluster's ServiceAccount tokens", p.ServiceAccountIssuer)
 	}
-	if keys, err := authn.ParseKeys(p.ServiceAccountKeys); err != nil || len(keys) == 0 {
+	keys, err := publicKeys(p.ServiceAccountKeys)
+	if err != nil {
 		return nil, arm.BadParameter("properties.serviceAccountKeys", "it holds no JSON Web Key set with a usable key; kubectl get --raw /openid/v1/jwks prints the cluster's")
 	}
 	r := k.cluster.Value
@@ -119,7 +119,7 @@ func (k *call) putConnection() (*answer, error) {
 	if r.Enrolment == nil {
 		status = http.StatusCreated
 	}
-	r.Enrolment, r.Stamp = &store.Enrolment{ServiceAccountIssuer: p.ServiceAccountIssuer, JWKS: p.ServiceAccountKeys}, k.stamp(r.Stamp, &k.caller)
+	r.Enrolment, r.Stamp = &store.Enrolment{ServiceAccountIssuer: p.ServiceAccountIssuer, JWKS: keys}, k.stamp(r.Stamp, &k.caller)
 	rev, err := k.Store.Commit(k.durable(), store.Update(r, k.cluster.Revision))
 	if err != nil {
 		return nil, err

@@ -141,6 +141,8 @@ func (c *Control) Handlers() map[string]operation.Handler {
 		opClusterDelete: c.deleteCluster,
 		opClusterPower:  c.power,
 		opGroupDelete:   c.deleteGroup,
+
+		opSubscriptionDelete: c.deleteSubscription,
 	}
 }
 

@@ -2,9 +2,12 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"regexp"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/authn"
@@ -197,11 +200,28 @@ func checkFederated(p *federatedProperties) error {
 		p.Keys = nil
 	}
 	if len(p.Keys) > 0 {
-		if keys, err := authn.ParseKeys(p.Keys); err != nil || len(keys) == 0 {
+		if p.Keys, err = publicKeys(p.Keys); err != nil {
 			return arm.BadParameter("properties.keys", "it holds no JSON Web Key set with a usable key")
 		}
 	}
 	return nil
+}
+
+// publicKeys reads a key set and writes it again with nothing in it but the
+// public keys that can be used: what else came along is not ours to keep.
+func publicKeys(raw json.RawMessage) (json.RawMessage, error) {
+	keys, err := authn.ParseKeys(raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("no usable key")
+	}
+	var set jose.JSONWebKeySet
+	for _, key := range keys {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: key.Public, KeyID: key.ID, Algorithm: key.Algorithm, Use: "sig"})
+	}
+	return json.Marshal(set)
 }
 
 func (k *call) removeFederated() (*answer, error) {

@@ -140,6 +140,11 @@ func (k *call) pass() (*answer, error) {
 	if err := k.findParents(); err != nil {
 		return nil, err
 	}
+	if m := k.route.method; k.subscription.Revision != 0 && (m == http.MethodPut || m == http.MethodPatch || m == http.MethodPost) {
+		if err := subscriptionOpen(&k.subscription.Value); err != nil {
+			return nil, err
+		}
+	}
 	return k.route.handle(k)
 }
 
@@ -262,6 +267,9 @@ func (k *call) reserved() error {
 	if k.route.typ != "" {
 		return nil
 	}
+	if len(k.id.Chain) > 1 {
+		return noRoute(k.request) // a resource of one provider on one of another
+	}
 	for _, p := range k.id.Chain {
 		for _, ns := range ours {
 			if arm.SameID(p.Namespace, ns) {
@@ -279,10 +287,7 @@ func (k *call) findSubscription() error {
 	}
 	var err error
 	k.subscription, err = store.Get[store.Subscription](k.ctx, k.Store, store.ResourceKey(k.id.SubscriptionID().String()))
-	if trust.KindOf(err) == trust.NotFound {
-		return arm.NoResource(k.id.SubscriptionID())
-	}
-	return err
+	return missing(err, arm.NoResource(k.id.SubscriptionID()))
 }
 
 // findParents loads what must exist around the resource, outermost first.

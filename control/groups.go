@@ -216,7 +216,7 @@ func (k *call) removeGroup() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := k.Store.Commit(k.durable(), store.Update(g, k.group.Revision), store.Create(op)); err != nil {
+	if err := k.shut(k.durable(), g.ID, store.Update(g, k.group.Revision), store.Create(op)); err != nil {
 		return nil, err
 	}
 	return k.acceptedAs(op, "Microsoft.Resources"), nil

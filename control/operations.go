@@ -17,15 +17,18 @@ const (
 	opClusterDelete = "cluster.delete"
 	opClusterPower  = "cluster.power"
 	opGroupDelete   = "group.delete"
+
+	opSubscriptionDelete = "subscription.delete"
 )
 
 func (c *Control) operationRoutes() []*route {
 	const at = "/subscriptions/{subscription}/providers/{namespace}/locations/{location}"
 	r := func(pattern string, handle func(*call) (*answer, error)) *route {
 		// Who started an operation may follow it; the handler asks for more of
-		// others. Its URL names a version of its own.
+		// others. Its URL names a version of its own, and outlives what the
+		// operation removes.
 		return &route{method: "GET", pattern: at + pattern, typ: "Microsoft.Resources/operations", drop: 6,
-			need: needSubscription, handle: handle}
+			handle: handle}
 	}
 	return []*route{
 		r("/operations/{operation}", (*call).getOperation),

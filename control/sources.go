@@ -328,11 +328,11 @@ func (c *Control) dropOne(ctx context.Context, s store.Item[store.Source]) error
 func (c *Control) bereave(ctx context.Context, s *store.Source, what string, commit func([]store.Op) error) error {
 	var err error
 	for range attempts {
-		var ops []store.Op
-		if ops, err = c.orphans(ctx, s, what); err != nil {
+		var ch change
+		if err = c.orphans(ctx, &ch, s, what); err != nil {
 			return err
 		}
-		err = commit(ops)
+		err = commit(ch.ops)
 		var conflict *store.ConflictError
 		// A binding of the source changed meanwhile: look again. Anything else
 		// is the caller's own conflict.
@@ -343,32 +343,50 @@ func (c *Control) bereave(ctx context.Context, s *store.Source, what string, com
 	return err
 }
 
-// orphans are the changes to the bindings of a source.
-func (c *Control) orphans(ctx context.Context, s *store.Source, what string) ([]store.Op, error) {
+// change collects what one transaction does, and touches each mandate once.
+type change struct {
+	ops     []store.Op
+	touched map[trust.ClusterUID]bool
+}
+
+func (ch *change) add(ops ...store.Op) { ch.ops = append(ch.ops, ops...) }
+
+func (ch *change) touch(m store.Mandate) {
+	if ch.touched[m.Cluster] {
+		return
+	}
+	if ch.touched == nil {
+		ch.touched = map[trust.ClusterUID]bool{}
+	}
+	ch.touched[m.Cluster] = true
+	ch.add(store.Put(m))
+}
+
+// orphans adds the changes to the bindings of a source.
+func (c *Control) orphans(ctx context.Context, ch *change, s *store.Source, what string) error {
 	prefix := store.UsePrefix(s.ID)
 	uses, rev, err := store.List[store.Use](ctx, c.Store, prefix)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ops := []store.Op{store.Quiet(prefix, rev)}
-	touched := map[trust.ClusterUID]bool{}
+	ch.add(store.Quiet(prefix, rev))
 	for _, u := range uses {
 		b, err := store.Get[store.Binding](ctx, c.Store, store.ResourceKey(u.Value.BindingID))
 		if trust.KindOf(err) == trust.NotFound || err == nil && b.Value.UID != u.Value.BindingUID {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r := b.Value
+		if r.Source == (trust.Principal{}) {
+			continue
+		}
 		r.Source, r.Grants, r.Desired, r.Operation, r.State = trust.Principal{}, nil, nil, "", arm.Failed
 		r.Problem = &store.Failure{Code: "SourceNotFound", Target: "properties.sourceResourceId",
 			Message: "The source resource " + r.SourceID + " " + what + ", so this binding lets nobody through. Create or update the binding again to consent to the source that has the name now."}
-		ops = append(ops, store.Update(r, b.Revision))
-		if !touched[r.ClusterUID] {
-			touched[r.ClusterUID] = true
-			ops = append(ops, store.Put(store.Mandate{Cluster: r.ClusterUID, ClusterID: r.ClusterID}))
-		}
+		ch.add(store.Update(r, b.Revision))
+		ch.touch(store.Mandate{Cluster: r.ClusterUID, ClusterID: r.ClusterID})
 	}
-	return ops, nil
+	return nil
 }

@@ -80,6 +80,7 @@ func TestSources(t *testing.T) {
 // What becomes of a source takes effect on its bindings in the same
 // transaction, and its agents are told; a source made anew is another one.
 func TestSourcesThatGoTakeTheirBindingsRights(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(w *world){
 		"deleted":        func(w *world) { w.must(200, "DELETE", sourcePath, nil) },
 		"parent deleted": func(w *world) { w.must(200, "DELETE", sourcePath, nil) },
@@ -280,4 +281,62 @@ func TestDeletingAGroupCascades(t *testing.T) {
 	if w.call("admin", "GET", groupPath, nil).status == 404 {
 		w.nothingBelow(store.ResourceKey(groupPath))
 	}
+}
+
+// The DELETE itself takes the rights away: before its operation has done
+// anything, agents are told and bindings elsewhere are ended.
+func TestDeletingAGroupTakesRightsAtOnce(t *testing.T) {
+	w := newWorld(t).scene()
+	far := subPath + "/resourceGroups/far"
+	farCluster := far + "/providers/Microsoft.ContainerService/managedClusters/red"
+	farBinding := farCluster + "/trustedAccessRoleBindings/far"
+	w.must(201, "PUT", far, map[string]any{"location": "local"})
+	w.must(201, "PUT", farCluster, map[string]any{"location": "local"})
+	w.must(201, "PUT", farBinding, wants(sourcePath, mlworkload))
+	w.must(201, "PUT", bindingPath, wants(sourcePath, mlworkload))
+	w.must(202, "DELETE", groupPath, nil)
+	g, err := store.Get[store.Group](t.Context(), w.store, store.ResourceKey(groupPath))
+	if trust.KindOf(err) == trust.NotFound {
+		return // so fast is the operation
+	}
+	if err != nil || !g.Value.Deleting {
+		t.Fatalf("%+v, %v", g, err)
+	}
+	if b := w.binding(farBinding).Value; b.Source.Object != "" || len(b.Desired) != 0 {
+		t.Errorf("%+v", b)
+	}
+}
+
+func TestDeletingASubscription(t *testing.T) {
+	w := newWorld(t)
+	other := "/subscriptions/" + newUID()
+	w.must(201, "PUT", other, map[string]any{"displayName": "other"})
+	in := func(path string) string { return strings.Replace(path, subPath, other, 1) }
+	w.must(201, "PUT", in(groupPath), map[string]any{"location": "local"})
+	w.must(201, "PUT", in(clusterPath), map[string]any{"location": "local"})
+	w.must(200, "PUT", in(sourcePath), map[string]any{"identity": map[string]any{"type": "SystemAssigned"}})
+	w.must(200, "PUT", other+"/providers/Microsoft.Security/pricings/Containers", map[string]any{"identity": map[string]any{"type": "SystemAssigned"}})
+	w.must(201, "PUT", other+"/providers/Sallyport.Access/trustedAccessRoles/A:b:c", props("rules", []any{map[string]any{"verbs": []string{"get"}, "apiGroups": []string{""}, "resources": []string{"pods"}}}))
+	a := w.runAgents(in(clusterPath), accepts(mlworkload))
+	w.finished(w.must(201, "PUT", in(bindingPath), wants(in(sourcePath), mlworkload)))
+	revision := w.mandate(a.proxy.uid)
+	w.caller("owner", "oid-owner", nil)
+	w.must(201, "PUT", other+"/providers/Microsoft.Authorization/roleAssignments/"+newUID(), props("roleDefinitionId", ownerGUID, "principalId", "oid-owner"))
+	if r := w.call("owner", "DELETE", other, nil); r.status != 403 {
+		t.Errorf("an owner of the subscription alone removed it: %d", r.status)
+	}
+	del := w.must(202, "DELETE", other, nil)
+	if r := w.call("admin", "PUT", in(groupPath)+"2", map[string]any{"location": "local"}); r.status != 409 && r.status != 404 {
+		t.Errorf("a write into it: %d %s", r.status, r.raw)
+	}
+	if end := w.finished(del); end.text("status") != "Succeeded" {
+		t.Fatalf("%s", end.raw)
+	}
+	w.nothingBelow(store.ResourceKey(other), store.RolePrefix, store.UsesPrefix, store.MandatePrefix)
+	a.stop()
+	if a.proxy.held.Revision == revision || len(a.proxy.held.Bindings) != 0 {
+		t.Errorf("the agent holds %+v", a.proxy.held)
+	}
+	w.refused(404, arm.SubscriptionNotFound, "GET", other, nil)
+	w.must(200, "GET", subPath, nil)
 }

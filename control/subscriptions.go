@@ -8,6 +8,12 @@ import (
 	"github.com/sallyport/sallyport/trust"
 )
 
+// States of a subscription. Only in an enabled one is anybody let through.
+const (
+	subscriptionEnabled = "Enabled"
+	subscriptionDeleted = "Deleted"
+)
+
 // pageSize is how many entries a list answers with at most.
 const pageSize = 200
 
@@ -18,9 +24,11 @@ func (c *Control) subscriptionRoutes() []*route {
 		{method: "GET", pattern: "/subscriptions", typ: subscriptionType, versions: arm.Resources, drop: 1, handle: (*call).listSubscriptions},
 		{method: "GET", pattern: one, typ: subscriptionType, versions: arm.Resources, action: subscriptionType + "/read", need: needSubscription,
 			handle: (*call).getSubscription},
-		// The right to make subscriptions is one at the root.
+		// The right to make and remove subscriptions is one at the root.
 		{method: "PUT", pattern: one, typ: subscriptionType, versions: arm.Resources, drop: 2, action: subscriptionType + "/write",
 			handle: (*call).putSubscription},
+		{method: "DELETE", pattern: one, typ: subscriptionType, versions: arm.Resources, drop: 2, action: subscriptionType + "/delete",
+			handle: (*call).removeSubscription},
 		{method: "GET", pattern: one + "/locations", typ: "Microsoft.Resources/subscriptions/locations", versions: arm.Resources, drop: 1,
 			action: subscriptionType + "/locations/read", need: needSubscription, handle: (*call).listLocations},
 	}
@@ -115,15 +123,50 @@ func (k *call) putSubscription() (*answer, error) {
 	op := store.Create
 	status := http.StatusCreated
 	if old.Revision != 0 {
+		if err := subscriptionOpen(&s); err != nil {
+			return nil, err
+		}
 		op, status = func(r store.Record) store.Op { return store.Update(r, old.Revision) }, http.StatusOK
 	} else {
-		s.ID, s.State = id.String(), "Enabled"
+		s.ID, s.State = id.String(), subscriptionEnabled
 	}
 	s.DisplayName, s.Stamp = body.DisplayName, k.stamp(s.Stamp, &k.caller)
 	if _, err := k.Store.Commit(k.durable(), op(s)); err != nil {
 		return nil, err
 	}
 	return &answer{status: status, body: k.subscriptionBody(&s)}, nil
+}
+
+// removeSubscription shuts a subscription, and with it everything in it, in one
+// transaction; the operation removes what is in it. Azure cancels subscriptions
+// elsewhere.
+func (k *call) removeSubscription() (*answer, error) {
+	k.id = arm.ID{Subscription: k.vars["subscription"]}
+	item, err := store.Get[store.Subscription](k.ctx, k.Store, store.ResourceKey(k.id.String()))
+	if err != nil {
+		return nil, missing(err, arm.NoResource(k.id))
+	}
+	s := item.Value
+	if s.State == subscriptionDeleted {
+		return k.accepted(s.ID, "Microsoft.Resources", opSubscriptionDelete)
+	}
+	s.State, s.Stamp = subscriptionDeleted, k.stamp(s.Stamp, &k.caller)
+	op, err := k.newOperation(opSubscriptionDelete, s.ID, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.shut(k.durable(), s.ID, store.Update(s, item.Revision), store.Create(op)); err != nil {
+		return nil, err
+	}
+	return k.acceptedAs(op, "Microsoft.Resources"), nil
+}
+
+// subscriptionOpen refuses writes into a subscription that is being deleted.
+func subscriptionOpen(s *store.Subscription) error {
+	if s.State == subscriptionEnabled {
+		return nil
+	}
+	return arm.Errorf(trust.Conflict, "ReadOnlyDisabledSubscription", "The subscription '%s' is disabled and therefore marked as read only. You cannot perform any write actions on this subscription until it is re-enabled.", nameOf(s.ID))
 }
 
 type locationBody struct {
