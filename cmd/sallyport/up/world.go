@@ -28,6 +28,7 @@ type world struct {
 	dir     string // everything lives here
 	source  string // a checkout of the product
 	cluster *devcluster.Cluster
+	from    string // the working directory, for what is printed
 	server  string // https://127.0.0.1:port
 	uid     string // of the cluster's registration
 }
@@ -196,7 +197,7 @@ func (w *world) run(ctx context.Context, env []string, name string, args ...stri
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = w.dir, &stdout, &stderr
-	cmd.Env = append([]string{"PATH=" + w.path("bin") + string(os.PathListSeparator) + w.path("cluster", "bin") + string(os.PathListSeparator) + os.Getenv("PATH"), "HOME=" + w.path("home")}, env...)
+	cmd.Env = w.env(env...)
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && ctx.Err() == nil {
@@ -207,6 +208,12 @@ func (w *world) run(ctx context.Context, env []string, name string, args ...stri
 		r.code = cmd.ProcessState.ExitCode()
 	}
 	return r, err
+}
+
+// env is the environment of every command: nothing of the user's but PATH.
+func (w *world) env(more ...string) []string {
+	path := strings.Join([]string{w.path("bin"), w.path("cluster", "bin"), os.Getenv("PATH")}, string(os.PathListSeparator))
+	return append([]string{"PATH=" + path, "HOME=" + w.path("home")}, more...)
 }
 
 // cli runs sallyport as the platform team.
@@ -226,4 +233,18 @@ func (w *world) must(ctx context.Context, args ...string) (string, error) {
 // service runs kubectl as the service, through the gateway.
 func (w *world) service(ctx context.Context, args ...string) (result, error) {
 	return w.run(ctx, []string{"KUBECONFIG=" + w.path("service.kubeconfig")}, w.cluster.Program("kubectl"), args...)
+}
+
+// agentFiles writes what agents outside the cluster are given: the server's CA
+// and the key that signs what they are told.
+func (w *world) agentFiles(ctx context.Context) error {
+	admin, err := client.ReadAdminFile(w.adminFile())
+	if err != nil {
+		return err
+	}
+	key, err := w.cluster.Kubectl(ctx, "get", "configmap", "-n", "sallyport-system", "sallyport-agents", "-o", `jsonpath={.data.mandate-key\.pem}`)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(w.path("server-ca.pem"), []byte(admin.CA), 0o600), os.WriteFile(w.path("mandate.pem"), []byte(key), 0o600))
 }
