@@ -1,8 +1,12 @@
 package control
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -120,16 +124,11 @@ func (c *Control) report(w http.ResponseWriter, r *http.Request, a *agent, body 
 	// The work that follows is finished even if the agent hangs up.
 	ctx := context.WithoutCancel(r.Context())
 	floor := mandate.Floor{Epoch: report.Epoch, Revision: report.Revision}
-	stale := false
+	fresh, err := c.keepReport(ctx, a, floor, body)
+	if err != nil {
+		return err
+	}
 	err = c.heard(ctx, a, "", func(s *store.AgentStatus, _ *store.AgentInstance) {
-		if len(s.Report) > 0 {
-			// A report that was overtaken says nothing new.
-			old, err := mandate.ParseReport(s.Report)
-			if stale = err == nil && floor.Before(mandate.Floor{Epoch: old.Epoch, Revision: old.Revision}); stale {
-				return
-			}
-		}
-		s.Report = body
 		if (mandate.Floor{Epoch: s.Epoch, Revision: s.Revision}).Before(floor) {
 			s.Epoch, s.Revision = report.Epoch, report.Revision
 		}
@@ -138,7 +137,7 @@ func (c *Control) report(w http.ResponseWriter, r *http.Request, a *agent, body 
 		return err
 	}
 	c.metrics.reports.Inc()
-	if !stale {
+	if fresh {
 		if err := c.follow(ctx, a, &report); err != nil {
 			// The report is stored; the next one, at the latest in five
 			// minutes, brings the same again.
@@ -147,6 +146,60 @@ func (c *Control) report(w http.ResponseWriter, r *http.Request, a *agent, body 
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// keepReport stores a report unless one of a newer state was stored before.
+func (c *Control) keepReport(ctx context.Context, a *agent, floor mandate.Floor, body []byte) (fresh bool, err error) {
+	var compressed bytes.Buffer
+	z := gzip.NewWriter(&compressed)
+	if _, err := z.Write(body); err != nil {
+		return false, err
+	}
+	if err := z.Close(); err != nil {
+		return false, err
+	}
+	r := store.AgentReport{Cluster: a.cluster, Epoch: floor.Epoch, Revision: floor.Revision, Compressed: compressed.Bytes()}
+	for {
+		old, err := store.Get[store.AgentReport](ctx, c.Store, r.Key())
+		if err != nil && trust.KindOf(err) != trust.NotFound {
+			return false, err
+		}
+		write := store.Create
+		if old.Revision != 0 {
+			if floor.Before(mandate.Floor{Epoch: old.Value.Epoch, Revision: old.Value.Revision}) {
+				return false, nil
+			}
+			write = updating(old.Revision)
+		}
+		// Not after its cluster is gone: nobody would remove it.
+		m, err := store.Get[store.Mandate](ctx, c.Store, store.Mandate{Cluster: a.cluster}.Key())
+		if err != nil {
+			return false, missing(err, trust.Errorf(trust.Forbidden, "no cluster is registered as %s", a.cluster))
+		}
+		_, err = c.Store.Commit(ctx, write(r), store.Guard(m.Value.Key(), m.Revision))
+		if !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
+			return err == nil, err
+		}
+	}
+}
+
+// lastReport is what a cluster's reconciler last reported; the zero report if it
+// never did.
+func (c *Control) lastReport(ctx context.Context, cluster trust.ClusterUID) (mandate.Report, error) {
+	var report mandate.Report
+	item, err := store.Get[store.AgentReport](ctx, c.Store, store.AgentReport{Cluster: cluster}.Key())
+	if err != nil {
+		return report, missing(err, nil)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(item.Value.Compressed))
+	if err != nil {
+		return report, fmt.Errorf("read report: %w", err)
+	}
+	raw, err := io.ReadAll(io.LimitReader(z, mandate.MaxReport+1))
+	if err != nil {
+		return report, fmt.Errorf("read report: %w", err)
+	}
+	return mandate.ParseReport(raw)
 }
 
 // follow does what a report makes necessary beyond the operations that wait for

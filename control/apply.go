@@ -75,17 +75,15 @@ func (c *Control) mine(ctx context.Context, op *store.Operation, in bindingInput
 // applied is "" when everybody has followed, or the reconciler has said why it
 // cannot; else what is waited for.
 func (c *Control) applied(ctx context.Context, in bindingInput, floor mandate.Floor, began time.Time, problem **mandate.Problem) (why string, again time.Duration, err error) {
-	r, err := c.status(ctx, in.Cluster, reconciler)
+	report, err := c.lastReport(ctx, in.Cluster)
 	if err != nil {
 		return "", 0, err
 	}
-	var report mandate.Report
-	if len(r.Report) > 0 {
-		if report, err = mandate.ParseReport(r.Report); err != nil {
+	if (mandate.Floor{Epoch: report.Epoch, Revision: report.Revision}).Before(floor) {
+		r, err := c.status(ctx, in.Cluster, reconciler)
+		if err != nil {
 			return "", 0, err
 		}
-	}
-	if (mandate.Floor{Epoch: report.Epoch, Revision: report.Revision}).Before(floor) {
 		if why = c.away(&r); why == "" {
 			why = "waiting for the cluster's reconciler agent to apply the binding"
 		}

@@ -205,11 +205,6 @@ func (k *call) agents(p *connectionProperties, uid trust.ClusterUID) error {
 			here++
 		}
 		p.Agents = append(p.Agents, b)
-		if len(s.Report) > 0 {
-			if err := k.reported(p, s.Report); err != nil {
-				return err
-			}
-		}
 	}
 	switch {
 	case here == len(p.Agents):
@@ -217,12 +212,12 @@ func (k *call) agents(p *connectionProperties, uid trust.ClusterUID) error {
 	case ever:
 		p.State = "Disconnected"
 	}
-	return nil
+	return k.reported(p, uid)
 }
 
 // reported fills in what the reconciler found.
-func (k *call) reported(p *connectionProperties, raw []byte) error {
-	report, err := mandate.ParseReport(raw)
+func (k *call) reported(p *connectionProperties, uid trust.ClusterUID) error {
+	report, err := k.lastReport(k.ctx, uid)
 	if err != nil {
 		return err
 	}

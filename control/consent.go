@@ -111,11 +111,7 @@ func (k *call) wantedRoles(want *wantedBinding) ([]trust.Role, error) {
 // acceptedRoles is what the cluster's reconciler last found accepted; nothing if
 // it was never heard.
 func (c *Control) acceptedRoles(ctx context.Context, cluster trust.ClusterUID) ([]mandate.Accepted, error) {
-	status, err := c.status(ctx, cluster, reconciler)
-	if err != nil || len(status.Report) == 0 {
-		return nil, err
-	}
-	report, err := mandate.ParseReport(status.Report)
+	report, err := c.lastReport(ctx, cluster)
 	return report.Accepted, err
 }
 

@@ -56,11 +56,7 @@ func (c *Control) remove(ctx context.Context, op *store.Operation, progress func
 // cleaned tells whether the reconciler has applied a revision without leaving
 // anything.
 func (c *Control) cleaned(ctx context.Context, cluster trust.ClusterUID, revision int64) (bool, error) {
-	s, err := c.status(ctx, cluster, reconciler)
-	if err != nil || len(s.Report) == 0 {
-		return false, err
-	}
-	report, err := mandate.ParseReport(s.Report)
+	report, err := c.lastReport(ctx, cluster)
 	if err != nil {
 		return false, err
 	}

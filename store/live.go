@@ -57,11 +57,23 @@ type AgentStatus struct {
 	Epoch    int64
 	Revision int64 // the mandate revision that process has applied
 	Seen     time.Time
-	Report   []byte // the reconciler's mandate.Report, JSON; empty for the proxy agent
 
 	// Instances are the processes heard lately, that one included: while a
 	// Deployment rolls there are several.
 	Instances map[string]AgentInstance `json:",omitempty"`
+}
+
+// AgentReport is what a cluster's reconciler last reported. It is apart from the
+// status, which is written every few seconds.
+type AgentReport struct {
+	Cluster         trust.ClusterUID
+	Epoch, Revision int64
+	Compressed      []byte // mandate.Report, JSON, gzip
+}
+
+// Key places a report below its agent.
+func (r AgentReport) Key() string {
+	return AgentPrefix + string(r.Cluster) + "/reconciler/report"
 }
 
 // AgentInstance is one process of an agent.
