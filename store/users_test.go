@@ -31,7 +31,7 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Identity{ClientID: "i"},
 		store.Federated{ClientID: "i", Name: "f"},
 		store.SealedKey{Name: "k"},
-		store.AgentStatus{Cluster: "u", Agent: "proxy"},
+		store.AgentStatus{Cluster: "u", Agent: "proxy"}, store.AgentReport{Cluster: "u"},
 		store.Mandate{Cluster: "u"},
 		store.Operation{ID: "o"},
 		store.Use{SourceID: "/subscriptions/s/x", BindingUID: "b"},
