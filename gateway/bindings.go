@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sallyport/sallyport/authn"
 	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -35,8 +34,9 @@ type subject struct {
 type place struct {
 	key    string
 	uid    trust.ClusterUID
-	name   string // resource id
-	shut   string // why nobody is let in; "" lets in
+	name   string   // resource id
+	shut   string   // why nobody is let in; "" lets in
+	around []string // keys of its group and subscription
 	ranges []netip.Prefix
 }
 
@@ -112,10 +112,10 @@ func (t *table) find(c *trust.Caller, cluster trust.ClusterUID) []*bound {
 	defer t.mu.RUnlock()
 	found := t.bySubject[subject{c.Principal, cluster, false}]
 	for i, b := range found {
-		if !authn.NamesResource(c, b.SourceID) {
+		if !namesResource(c, b.SourceID) {
 			kept := append([]*bound(nil), found[:i]...)
 			for _, b := range found[i+1:] {
-				if authn.NamesResource(c, b.SourceID) {
+				if namesResource(c, b.SourceID) {
 					kept = append(kept, b)
 				}
 			}
@@ -133,6 +133,27 @@ func (t *table) find(c *trust.Caller, cluster trust.ClusterUID) []*bound {
 	return found
 }
 
+// namesResource is authn.NamesResource without its two copies, once per binding
+// and request.
+func namesResource(c *trust.Caller, id string) bool {
+	if len(c.ResourceID) != len(id) || id == "" {
+		return false
+	}
+	for i := 0; i < len(id); i++ {
+		if lower(id[i]) != lower(c.ResourceID[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(b byte) byte {
+	if 'A' <= b && b <= 'Z' {
+		return b + 'a' - 'A'
+	}
+	return b
+}
+
 // stands says whether a binding lets in at all, apart from its rules: it is
 // still the one in force, its cluster, the groups around it and its source are
 // there, and a person comes from where the cluster allows. It needs t.mu.
@@ -147,7 +168,7 @@ func (t *table) stands(b *bound, from netip.Addr) error {
 	if p.shut != "" {
 		return trust.Errorf(trust.Forbidden, "cluster %s is %s", p.name, p.shut)
 	}
-	for _, around := range surroundings(b.cluster) {
+	for _, around := range p.around {
 		if why := t.blocked[around]; why != "" {
 			return trust.Errorf(trust.Forbidden, "cluster %s: %s", p.name, why)
 		}

@@ -166,6 +166,7 @@ func kinds() []kind {
 				w.t.Fatal(err)
 			}
 			if !read {
+				w.t.Cleanup(func() { _ = resp.Body.Close() })
 				return nil
 			}
 			return func() error { defer resp.Body.Close(); _, err := io.Copy(io.Discard, resp.Body); return err }
@@ -306,7 +307,6 @@ func TestRevocation(t *testing.T) {
 					took[i] = time.Since(start)
 				})
 			}
-			start = time.Now()
 			take(w)
 			committed := time.Since(start)
 			w.eventually("everything has ended", func() bool { return w.gw.Running() == 0 })

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	"go.uber.org/goleak"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
 	"github.com/sallyport/sallyport/audit"
@@ -48,6 +50,20 @@ const (
 	peopleID  = groupID + "/providers/Sallyport.Identity/groups/Ops"
 	roleName  = trust.RoleName("Microsoft.MachineLearningServices/workspaces/reader")
 )
+
+// TestMain looks for goroutines that outlive the tests: the gateway's own, the
+// tunnel's and the audit log's.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	shared.CloseIdleConnections()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			_, _ = os.Stderr.WriteString(err.Error() + "\n")
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
 
 // world is a gateway with a real store, real authentication and a hand-written
 // agent on the far side of a real tunnel.
