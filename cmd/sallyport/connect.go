@@ -239,8 +239,8 @@ func (a *app) applyConnection(ctx context.Context, c *connect, k *kube.Cluster, 
 func (a *app) untilConnected(ctx context.Context, id string, timeout time.Duration) error {
 	const what = "Waiting for the agents"
 	a.busy.doing(what, "")
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, trust.Errorf(trust.Timeout, "the agents have not connected within %s", timeout))
-	defer cancel()
+	late := time.NewTimer(timeout)
+	defer late.Stop()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -267,11 +267,9 @@ func (a *app) untilConnected(ctx context.Context, id string, timeout time.Durati
 		a.busy.doing(what, reason)
 		select {
 		case <-ctx.Done():
-			err := context.Cause(ctx)
-			if trust.KindOf(err) != trust.Timeout {
-				return err
-			}
-			e := trust.Errorf(trust.Timeout, "%v: %s", err, reason)
+			return ctx.Err()
+		case <-late.C:
+			e := trust.Errorf(trust.Timeout, "the agents have not connected within %s: %s", timeout, reason)
 			e.Hint = "what was applied stays, and the agents go on trying; 'sallyport cluster status' shows them"
 			return e
 		case <-tick.C:

@@ -21,33 +21,45 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"sallyport": main})
+	testscript.Main(suite{m}, map[string]func(){"sallyport": main})
 }
 
-// server is one sallyportd, shared by all stories.
+// suite is all tests; the server they share is stopped after the last.
+type suite struct{ m *testing.M }
+
+func (s suite) Run() int {
+	code := s.m.Run()
+	shared.stop(code != 0)
+	return code
+}
+
+// server is one sallyportd, shared by all tests.
 type server struct {
-	once  sync.Once
-	err   error
-	admin string // credential file
-	cmd   *exec.Cmd
-	log   string
+	once   sync.Once
+	err    error
+	dir    string
+	admin  string // credential file
+	cmd    *exec.Cmd
+	exited chan error
 }
 
 var shared server
 
-// start builds and starts the server once; it is stopped when the test ends.
+// start builds and starts the server, once.
 func (s *server) start(t *testing.T) {
 	t.Helper()
-	s.once.Do(func() { s.err = s.launch(t) })
+	s.once.Do(func() { s.err = s.launch() })
 	if s.err != nil {
 		t.Fatal(s.err)
 	}
 }
 
-func (s *server) launch(t *testing.T) error {
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "sallyportd")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../sallyportd").CombinedOutput(); err != nil {
+func (s *server) launch() (err error) {
+	if s.dir, err = os.MkdirTemp("", "sallyport-test-*"); err != nil {
+		return err
+	}
+	binary := filepath.Join(s.dir, "sallyportd")
+	if out, err := exec.Command("go", "build", "-o", binary, "../sallyportd").CombinedOutput(); err != nil {
 		return fmt.Errorf("build sallyportd: %w\n%s", err, out)
 	}
 	// The URL is part of every token, so the port must be known before the
@@ -58,15 +70,14 @@ func (s *server) launch(t *testing.T) error {
 	}
 	address := free.Addr().String()
 	free.Close()
-	config := filepath.Join(dir, "sallyportd.yaml")
-	s.admin = filepath.Join(dir, "keys", "admin.json")
-	s.log = filepath.Join(dir, "log")
+	s.admin = filepath.Join(s.dir, "keys", "admin.json")
+	config := filepath.Join(s.dir, "sallyportd.yaml")
 	text := fmt.Sprintf("externalURL: https://%s\nlisten: %s\nlocation: westeurope\nlocations: [westeurope, eastus]\ndataDir: %s\nsealKeyFile: %s\nlog: {level: warn}\n",
-		address, address, filepath.Join(dir, "data"), filepath.Join(dir, "keys", "seal.key"))
+		address, address, filepath.Join(s.dir, "data"), filepath.Join(s.dir, "keys", "seal.key"))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
-	log, err := os.Create(s.log)
+	log, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
 		return err
 	}
@@ -75,22 +86,17 @@ func (s *server) launch(t *testing.T) error {
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- s.cmd.Wait(); log.Close() }()
-	t.Cleanup(func() {
-		s.cmd.Process.Signal(os.Interrupt)
-		select {
-		case <-exited:
-		case <-time.After(20 * time.Second):
-			s.cmd.Process.Kill()
-			<-exited
-		}
-		if t.Failed() {
-			if data, err := os.ReadFile(s.log); err == nil {
-				t.Logf("sallyportd said:\n%s", data)
-			}
-		}
-	})
+	s.exited = make(chan error, 1)
+	go func() {
+		err := s.cmd.Wait()
+		log.Close()
+		s.exited <- err
+	}()
+	return s.ready()
+}
+
+// ready waits until the server listens.
+func (s *server) ready() error {
 	deadline := time.After(60 * time.Second)
 	for {
 		if admin, err := client.ReadAdminFile(s.admin); err == nil {
@@ -100,15 +106,34 @@ func (s *server) launch(t *testing.T) error {
 			}
 		}
 		select {
-		case err := <-exited:
-			exited <- err
-			data, _ := os.ReadFile(s.log)
-			return fmt.Errorf("sallyportd ended: %w\n%s", err, data)
+		case err := <-s.exited:
+			s.exited <- err
+			return fmt.Errorf("sallyportd ended: %w", err)
 		case <-deadline:
 			return errors.New("sallyportd was not ready within 60 s")
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// stop ends the server and shows its log if a test failed.
+func (s *server) stop(failed bool) {
+	if s.exited != nil {
+		s.cmd.Process.Signal(os.Interrupt)
+		select {
+		case <-s.exited:
+		case <-time.After(20 * time.Second):
+			s.cmd.Process.Kill()
+			<-s.exited
+		}
+	}
+	if s.dir == "" {
+		return
+	}
+	if data, err := os.ReadFile(filepath.Join(s.dir, "log")); err == nil && failed {
+		fmt.Fprintf(os.Stderr, "sallyportd said:\n%s", data)
+	}
+	os.RemoveAll(s.dir)
 }
 
 // TestStories runs the real command against a real server. Every story has its
@@ -117,34 +142,33 @@ func TestStories(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("stories run where sallyportd runs: linux")
 	}
+	t.Parallel()
 	shared.start(t)
 	admin, err := client.ReadAdminFile(shared.admin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("all", func(t *testing.T) { // so that the server outlives the parallel scripts
-		testscript.Run(t, testscript.Params{
-			Dir:           filepath.Join("testdata", "story"),
-			UpdateScripts: os.Getenv("UPDATE_STORIES") != "",
-			Setup: func(e *testscript.Env) error {
-				e.Setenv("SALLYPORT_CONFIG", filepath.Join(e.WorkDir, "config", "config.yaml"))
-				e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
-				e.Setenv("NO_COLOR", "")
-				e.Setenv("ADMIN", shared.admin)
-				e.Setenv("SERVER", admin.Server)
-				e.Setenv("HOST", strings.TrimPrefix(admin.Server, "https://"))
-				e.Setenv("SUB", admin.SubscriptionID)
-				e.Setenv("TENANT", admin.TenantID)
-				e.Setenv("CA_HASH", client.CAHash(admin.CA))
-				if err := os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), []byte(admin.CA), 0o600); err != nil {
-					return err
-				}
-				return os.MkdirAll(filepath.Join(e.WorkDir, "home"), 0o700)
-			},
-			Cmds: map[string]func(*testscript.TestScript, bool, []string){
-				"fails": fails, "capture": capture, "mode": mode, "agents": agents,
-			},
-		})
+	testscript.Run(t, testscript.Params{
+		Dir:           filepath.Join("testdata", "story"),
+		UpdateScripts: os.Getenv("UPDATE_STORIES") != "",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("SALLYPORT_CONFIG", filepath.Join(e.WorkDir, "config", "config.yaml"))
+			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
+			e.Setenv("NO_COLOR", "")
+			e.Setenv("ADMIN", shared.admin)
+			e.Setenv("SERVER", admin.Server)
+			e.Setenv("HOST", strings.TrimPrefix(admin.Server, "https://"))
+			e.Setenv("SUB", admin.SubscriptionID)
+			e.Setenv("TENANT", admin.TenantID)
+			e.Setenv("CA_HASH", client.CAHash(admin.CA))
+			if err := os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), []byte(admin.CA), 0o600); err != nil {
+				return err
+			}
+			return os.MkdirAll(filepath.Join(e.WorkDir, "home"), 0o700)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"fails": fails, "capture": capture, "mode": mode, "agents": agents,
+		},
 	})
 }
 
