@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 func TestCompare(t *testing.T) {
 	var out bytes.Buffer
-	err := run(t.Context(), []string{"-rounds", "1", "-duration", "50ms", "-concurrency", "1,4"}, &out)
+	err := run(t.Context(), []string{"-rounds", "1", "-duration", "50ms", "-concurrency", "1,4", "-only", "direct,bare relay,tunnel"}, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestFlags(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	for _, args := range [][]string{
-		{"-concurrency", "0"}, {"-concurrency", "x"}, {"-rounds", "0"}, {"stray"},
+		{"-concurrency", "0"}, {"-api", "imaginary"}, {"-concurrency", "x"}, {"-rounds", "0"}, {"stray"},
 		{"-contender", "x"}, {"-contender", "x=url=https://a"}, {"-contender", "x=url=a,ca=/none,token=/none"},
 		{"-contender", "x=pid=a"}, {"-contender", "x=colour=red"},
 	} {

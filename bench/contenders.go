@@ -14,8 +14,7 @@ import (
 
 // The ways that are compared, in the order of the table. To add one, write a
 // starter and name it here: it starts its processes, waits until they serve,
-// and returns how a caller reaches them and whose CPU counts. Sallyport with
-// everything on is such a one.
+// and returns how a caller reaches them and whose CPU counts.
 var starters = []struct {
 	name  string
 	start func(*world, context.Context) (contender, error)
@@ -23,16 +22,14 @@ var starters = []struct {
 	{"direct", (*world).startDirect},
 	{"bare relay", (*world).startBare},
 	{"tunnel", (*world).startTunnel},
+	{aimName, (*world).startSallyport},
 }
 
 // start brings up every contender that was asked for.
 func (w *world) start(ctx context.Context) ([]contender, error) {
-	wanted := func(name string) bool {
-		return w.o.only == "" || slices.Contains(strings.Split(w.o.only, ","), name)
-	}
 	var out []contender
 	for _, s := range starters {
-		if !wanted(s.name) {
+		if !w.o.wants(s.name) {
 			continue
 		}
 		c, err := s.start(w, ctx)
@@ -43,14 +40,21 @@ func (w *world) start(ctx context.Context) ([]contender, error) {
 		out = append(out, c)
 	}
 	for _, e := range w.o.externals {
-		if wanted(e.name) {
-			out = append(out, contender(e))
-		}
+		out = append(out, contender(e))
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("no contender is named %q", w.o.only)
 	}
 	return out, nil
+}
+
+// wants says whether a contender of this file was asked for. Sallyport is built
+// and started only where the API server is the run's own.
+func (o *options) wants(name string) bool {
+	if name == aimName && o.server.url != "" {
+		return false
+	}
+	return slices.Contains(strings.Split(o.only, ","), name)
 }
 
 func (w *world) startDirect(context.Context) (contender, error) { return w.server, nil }

@@ -63,6 +63,8 @@ type options struct {
 	path        string
 	only        string
 	json        bool
+	api         string     // "real" or "stub"
+	source      string     // a checkout of Sallyport
 	server      external   // an API server to use instead of the stub
 	externals   []external // more contenders
 }
@@ -74,8 +76,10 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "rounds; in each, every contender has its turn, in another order")
 	f.DurationVar(&o.duration, "duration", 2*time.Second, "measured time of a turn")
 	f.IntVar(&o.conns, "conns", 2, "tunnel connections of a relay (Sallyport's default is 2)")
-	f.StringVar(&o.path, "path", "/api/v1/namespaces/default/configmaps/bench", "what is fetched")
-	f.StringVar(&o.only, "only", "", "comma-separated names of the contenders to run")
+	f.StringVar(&o.path, "path", benchPath, "what is fetched")
+	f.StringVar(&o.only, "only", "direct,bare relay,sallyport", "comma-separated names of the contenders to run, besides those of -contender; tunnel is one more")
+	f.StringVar(&o.api, "api", apiStub, "the API server of all contenders: real, or stub (a real one with a stub before it that answers what is measured)")
+	f.StringVar(&o.source, "source", "..", "the checkout of Sallyport to build")
 	f.BoolVar(&o.json, "json", false, "print the results as JSON too")
 	f.Func("concurrency", "comma-separated numbers of callers (default 1,64)", func(s string) error {
 		o.concurrency = nil
@@ -110,6 +114,9 @@ func parse(args []string, out io.Writer) (options, error) {
 	if o.rounds < 1 || o.duration <= 0 || o.conns < 1 {
 		return o, errors.New("rounds, duration and conns must be positive")
 	}
+	if o.api != apiReal && o.api != apiStub {
+		return o, fmt.Errorf("-api %q: want %s or %s", o.api, apiReal, apiStub)
+	}
 	return o, nil
 }
 
@@ -124,11 +131,12 @@ func compare(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer w.close()
+	fmt.Fprintln(os.Stderr, "starting", o.only)
 	contenders, err := w.start(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s\n%d rounds of %v, path %s\n", machine(), o.rounds, o.duration, o.path)
+	fmt.Fprintf(out, "%s\n%s\n%d rounds of %v, path %s\n", machine(), w.backend, o.rounds, o.duration, o.path)
 	results := newResults(contenders, o.concurrency)
 	for round := range o.rounds {
 		for _, callers := range o.concurrency {

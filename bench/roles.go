@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/subtle"
 	"crypto/tls"
 	"encoding/json"
 	"flag"
@@ -36,47 +34,6 @@ func untilOrphaned(ctx context.Context) context.Context {
 		cancel()
 	}()
 	return ctx
-}
-
-// configMap is an answer of the size and shape that a small GET has.
-func configMap() []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"bench","namespace":"default",`+
-		`"uid":"6f0c2a0e-0c0e-4c55-9d70-0b1f3b7f5a11","resourceVersion":"48213","creationTimestamp":"2026-11-22T05:00:00Z"},"data":{`)
-	for i := range 16 {
-		fmt.Fprintf(&b, `%q:%q,`, fmt.Sprintf("key-%02d", i), fmt.Sprintf("%040d", i))
-	}
-	b.WriteString(`"last":"value"}}` + "\n")
-	return b.Bytes()
-}
-
-// runBackend is the stand-in of an API server: TLS, HTTP/2, a bearer token
-// that is compared, one fixed answer with the headers of a real one.
-func runBackend(ctx context.Context, args []string, out io.Writer) error {
-	f := flag.NewFlagSet("backend", flag.ContinueOnError)
-	dir := f.String("pki", "", "folder of the test's certificates")
-	if err := f.Parse(args); err != nil {
-		return err
-	}
-	p, err := loadPKI(*dir)
-	if err != nil {
-		return err
-	}
-	body, want := configMap(), []byte("Bearer "+p.token)
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
-			http.Error(w, "Unauthorized", http.StatusUnauthorized)
-			return
-		}
-		h := w.Header()
-		h["Audit-Id"] = []string{"5d0c9b1e-5b0a-4b40-9d1f-1b9e8f1f0e11"}
-		h["Cache-Control"] = []string{"no-cache, private"}
-		h["Content-Type"] = []string{"application/json"}
-		h["X-Kubernetes-Pf-Flowschema-Uid"] = []string{"a5e2b1c4-33c4-4a7e-8f55-0fa5a9d7d9a1"}
-		h["X-Kubernetes-Pf-Prioritylevel-Uid"] = []string{"0c4ed1a1-2d7e-4bb4-9a35-3c46b1a6a8f7"}
-		_, _ = w.Write(body)
-	})
-	return serveTLS(untilOrphaned(ctx), out, p, handler, "")
 }
 
 // serveTLS serves until ctx ends and says where.

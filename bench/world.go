@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/devcluster"
 )
 
 // contender is one way to the API server that is up and running.
@@ -39,6 +41,9 @@ type world struct {
 	self   string
 	procs  []*process
 	server contender // the API server or its stand-in
+
+	backend string        // what the server is, for people
+	install *installation // nil: no real API server was started
 }
 
 func newWorld(ctx context.Context, o options) (*world, error) {
@@ -55,29 +60,68 @@ func newWorld(ctx context.Context, o options) (*world, error) {
 		w.close()
 		return nil, fmt.Errorf("make certificates: %w", err)
 	}
-	if o.server.url != "" {
-		w.server = contender(o.server)
-		return w, nil
-	}
-	r, pid, err := w.spawn(ctx, "backend", "-pki", dir)
-	if err != nil {
+	if err := w.startBackend(ctx); err != nil {
 		w.close()
 		return nil, err
 	}
+	return w, nil
+}
+
+// The values of -api.
+const (
+	apiReal = "real"
+	apiStub = "stub"
+)
+
+// startBackend starts the server that all contenders reach. A real one is
+// needed for Sallyport, whose agents want one.
+func (w *world) startBackend(ctx context.Context) error {
 	w.server = contender{
 		name:  "direct",
-		url:   "https://" + r.Addr,
-		ca:    filepath.Join(dir, certFile),
-		token: filepath.Join(dir, tokenFile),
-		parts: []part{{"server", pid}},
+		ca:    filepath.Join(w.dir, certFile),
+		token: filepath.Join(w.dir, tokenFile),
 	}
-	return w, nil
+	args := []string{"backend", "-pki", w.dir}
+	w.backend = "API server: a stub"
+	switch {
+	case w.o.server.url != "":
+		w.server, w.backend = contender(w.o.server), "API server: "+w.o.server.url
+		return nil
+	case w.o.wants(aimName) || w.o.api == apiReal:
+		if err := w.startCluster(ctx); err != nil {
+			return err
+		}
+		i := w.install
+		w.server.token = i.path("account.token")
+		if w.o.api == apiReal {
+			w.backend = "API server: kube-apiserver " + devcluster.KubernetesVersion
+			w.server.url, w.server.ca = i.cluster.URL(), i.path("cluster-ca.pem")
+			w.server.parts = []part{{"server", i.cluster.PID("kube-apiserver")}}
+			return nil
+		}
+		args = append(args, "-api", i.cluster.URL(), "-ca", i.path("cluster-ca.pem"), "-path", w.o.path)
+		w.backend = "API server: a stub that answers what is measured, before kube-apiserver " + devcluster.KubernetesVersion
+	}
+	r, pid, err := w.spawn(ctx, args...)
+	if err != nil {
+		return err
+	}
+	w.server.url = "https://" + r.Addr
+	w.server.parts = []part{{"server", pid}}
+	return nil
 }
 
 // close ends every process, waits for it, and removes the folder.
 func (w *world) close() {
 	for _, p := range slices.Backward(w.procs) {
 		p.stop()
+	}
+	if w.install != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := w.install.cluster.Stop(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: stop the cluster:", err)
+		}
 	}
 	_ = os.RemoveAll(w.dir)
 }
