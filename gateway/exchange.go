@@ -44,7 +44,10 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	path, _, _ := strings.Cut(target, "?")
 	x.event = audit.Event{
 		Stage: audit.ResponseComplete, ID: newID(), Received: g.now(), Cluster: cluster,
-		RequestURI: path, Verb: r.Method, SourceIP: x.from.String(), UserAgent: r.UserAgent(),
+		RequestURI: path, Verb: r.Method, UserAgent: r.UserAgent(),
+	}
+	if x.from.IsValid() {
+		x.event.SourceIP = x.from.String()
 	}
 	w.Header()[request.AuditID] = []string{x.event.ID}
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
@@ -89,6 +92,9 @@ func (x *exchange) steps(cluster trust.ClusterUID, target string) error {
 		return err
 	}
 	x.event.Attributes, x.event.RequestURI = &x.request.Attributes, x.request.Redacted()
+	if g.config.WholeTargets {
+		x.event.RequestURI = x.request.Target.URI()
+	}
 	x.event.Upgrade = x.request.Upgrade
 	if err := g.config.Audit.Admit(audit.Reads(x.request.Attributes.Verb)); err != nil {
 		x.unrecorded = true

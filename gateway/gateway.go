@@ -56,6 +56,10 @@ type Config struct {
 	MaxPerBinding int           // requests at once under one binding; 0 is 1000
 	DrainTimeout  time.Duration // for what runs when Run's context ends; 0 is 30 s
 
+	// WholeTargets writes commands of exec and queries of proxied requests to
+	// the audit log instead of redacting them. Both often hold secrets.
+	WholeTargets bool
+
 	TunnelLimits tunnel.Limits
 	Log          *slog.Logger          // nil discards
 	Registerer   prometheus.Registerer // nil: no metrics
@@ -67,6 +71,8 @@ const (
 	staleAfter = 4 * time.Second        // refuse when the store was last heard longer ago
 	sweepEvery = 250 * time.Millisecond // expired tokens and staleness end streams
 	leaseTTL   = 6 * time.Second        // a replica that died is gone after this
+
+	drainTunnels = 2 * time.Second // for tunnels to end after the last request
 )
 
 // Gateway is one replica.
@@ -178,18 +184,30 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return why
 }
 
-// drain waits for what runs. The watch and everything else stays at work.
+// drain sends agents elsewhere at once and waits for what runs. The watch and
+// everything else stays at work.
 func (g *Gateway) drain(life context.Context) {
 	g.draining.Store(true)
 	g.log.InfoContext(life, "gateway drains", "running", g.flights.count())
+	tunnels, cut := context.WithCancel(life)
+	defer cut()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		_ = g.hub.Drain(tunnels) // its error is that it was cut, which the next lines decide
+	}()
 	bound, cancel := context.WithTimeout(life, g.config.DrainTimeout)
 	defer cancel()
 	g.flights.waitIdle(bound)
-	g.flights.endAll(errShutdown)
-	last, cancel := context.WithTimeout(life, 2*time.Second)
-	defer cancel()
-	if err := g.hub.Drain(last); err != nil {
-		g.log.WarnContext(life, "tunnels did not drain in time", "error", err)
+	if n := g.flights.endAll(errShutdown); n > 0 {
+		g.log.InfoContext(life, "requests ended, the drain's time is over", "requests", n)
+	}
+	select {
+	case <-drained:
+	case <-time.After(drainTunnels):
+		g.log.WarnContext(life, "tunnels did not drain in time")
+		cut()
+		<-drained
 	}
 }
 

@@ -325,6 +325,15 @@ func TestAuditLines(t *testing.T) {
 	}
 }
 
+func TestWholeTargets(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.WholeTargets = true })
+	w.do("GET", "/api/v1/namespaces/n/services/s/proxy/a?x=y", nil)
+	w.eventually("a line", func() bool { return len(w.sink.events(t)) == 1 })
+	if e := w.sink.events(t)[0]; e.RequestURI != "/api/v1/namespaces/n/services/s/proxy/a?x=y" || len(e.SourceIPs) != 1 || e.SourceIPs[0] != "127.0.0.1" {
+		t.Errorf("%+v", e)
+	}
+}
+
 func TestDeadAuditSinkStopsEverything(t *testing.T) {
 	w := newWorld(t)
 	w.sink.setDead(true)

@@ -18,7 +18,7 @@ import (
 	"github.com/sallyport/sallyport/tunnel"
 )
 
-func certificate(t *testing.T) tls.Certificate {
+func certificate(t testing.TB) tls.Certificate {
 	t.Helper()
 	s := httptest.NewUnstartedServer(nil)
 	s.StartTLS()

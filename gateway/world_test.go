@@ -68,7 +68,7 @@ func TestMain(m *testing.M) {
 // world is a gateway with a real store, real authentication and a hand-written
 // agent on the far side of a real tunnel.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	store *store.Store
 	gw    *Gateway
 	url   string
@@ -172,7 +172,7 @@ func (l *lines) events(t *testing.T) []auditv1.Event {
 // option changes the configuration of a world.
 type option func(*Config)
 
-func newWorld(t *testing.T, options ...option) *world {
+func newWorld(t testing.TB, options ...option) *world {
 	t.Helper()
 	w := &world{t: t, agent: &agent{}, sink: &lines{}, ran: make(chan struct{})}
 	var err error
@@ -215,7 +215,7 @@ func newWorld(t *testing.T, options ...option) *world {
 	return w
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -224,7 +224,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return k
 }
 
-func (w *world) authenticator(t *testing.T) *authn.Authenticator {
+func (w *world) authenticator(t testing.TB) *authn.Authenticator {
 	t.Helper()
 	key := func(k *ecdsa.PrivateKey) authn.StaticKeys {
 		pub, err := authn.NewKey("k1", &k.PublicKey)
