@@ -84,7 +84,7 @@ func newServer(ctx context.Context, h http.Handler, tunnels func(*tls.Conn), log
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-		ConnContext: gateway.ConnContext,
+		ConnContext: connContext,
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols:   new(http.Protocols),
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerStream: 256 << 10, MaxReceiveBufferPerConnection: 64 << 20},
@@ -113,7 +113,11 @@ func (s *server) tunnels(ctx context.Context) func(*tls.Conn) {
 			return
 		}
 		if err := s.gateway.ServeTunnel(ctx, conn, trust.ClusterUID(cluster)); err != nil {
-			s.log.InfoContext(ctx, "tunnel ended", "cluster", cluster, "reason", err)
+			level := slog.LevelInfo
+			if errors.Is(err, tunnel.ErrRefused) { // it looks for another replica, and there is none
+				level = slog.LevelDebug
+			}
+			s.log.Log(ctx, level, "tunnel ended", "cluster", cluster, "reason", err)
 		}
 	}
 }
@@ -130,4 +134,9 @@ func listen(ctx context.Context, c *Config) (net.Listener, error) {
 		}
 	}
 	return l, nil
+}
+
+// connContext gives the gateway its hold on a caller's connection.
+func connContext(ctx context.Context, conn net.Conn) context.Context {
+	return gateway.ConnContext(tunnel.ConnContext(ctx, conn), conn)
 }

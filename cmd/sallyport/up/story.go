@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -144,9 +145,14 @@ func (s *story) perform(ctx context.Context, a act) error {
 		if (r.code == 0) != a.allowed || !strings.Contains(said, a.says) {
 			return verdict{}, fmt.Errorf("exit %d, expected %s holding %q:\n%s", r.code, map[bool]string{true: "success", false: "a refusal"}[a.allowed], a.says, said)
 		}
-		return verdict{a.allowed, said}, nil
+		return verdict{a.allowed, withoutLog(said)}, nil
 	})
 }
+
+// klogLine is what kubectl logs beside what it says.
+var klogLine = regexp.MustCompile(`(?m)^[EWI][0-9]{4} .*\n?`)
+
+func withoutLog(said string) string { return strings.TrimSpace(klogLine.ReplaceAllString(said, "")) }
 
 // tell is the story of one binding.
 func (s *story) tell(ctx context.Context) error {
@@ -178,7 +184,7 @@ func (s *story) tell(ctx context.Context) error {
 
 // openStreams opens a watch and, on a real node, a shell.
 func (s *story) openStreams(ctx context.Context) (err error) {
-	args := []string{"get", "pods", "-A", "--watch", "--output-watch-events"}
+	args := []string{"get", "services", "-A", "--watch", "--output-watch-events"}
 	if err := s.step("It opens a watch that stays open,", "kubectl "+s.shown(args), func() (verdict, error) {
 		s.watch, err = s.open(ctx, "", args...)
 		return verdict{true, "open"}, err
@@ -233,6 +239,9 @@ type stream struct {
 	at    time.Time
 }
 
+// openBound is how long a stream may take to its first line.
+const openBound = 20 * time.Second
+
 // open starts kubectl as the service and waits for its first line.
 func (s *story) open(ctx context.Context, input string, args ...string) (*stream, error) {
 	cmd := exec.CommandContext(ctx, s.cluster.Program("kubectl"), args...)
@@ -272,8 +281,12 @@ func (s *story) open(ctx context.Context, input string, args ...string) (*stream
 		_ = in.Close()
 		_ = cmd.Wait() // its exit code says no more than that it was ended
 	}()
+	bound := time.NewTimer(openBound)
+	defer bound.Stop()
 	select {
 	case st.first = <-first:
+	case <-bound.C:
+		return nil, errors.Join(fmt.Errorf("kubectl %s said nothing for %s: %s", strings.Join(args, " "), openBound, said.String()), cmd.Process.Kill())
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
