@@ -153,6 +153,9 @@ func (d *draft) fix(az, terraform string) *draft {
 
 func (d *draft) end(v Verdict, format string, args []any) {
 	d.f.Verdict, d.f.Reason = v, fmt.Sprintf(format, args...)
+	if n := len(d.f.Evidence); v == Fail && n > 0 && !slices.ContainsFunc(d.f.Evidence, func(s Step) bool { return s.Broken }) {
+		d.f.Evidence[n-1].Broken = true // the path ends where its last step is
+	}
 	if v != Fail {
 		d.f.Fix = Fix{}
 	}

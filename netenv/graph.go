@@ -75,6 +75,7 @@ type Graph struct {
 	rolesOf     map[string][]*Resource // principal id → role assignments
 	inGroup     map[string][]*Resource // subscription/resource group → VNets there
 	inSubnet    map[string]int         // subnet id → private endpoints in it
+	accounts    map[string]*Resource   // storage account name, unique in Azure → account
 	Tags        *ServiceTags
 }
 
@@ -154,6 +155,10 @@ func (g *Graph) index() {
 				g.children[parent] = append(g.children[parent], r)
 			}
 		}
+	}
+	g.accounts = map[string]*Resource{}
+	for _, r := range g.list(typeStorage) {
+		g.accounts[strings.ToLower(r.Name())] = r
 	}
 	g.inSubnet = map[string]int{}
 	for _, r := range g.list(typeEndpoint) {

@@ -212,19 +212,37 @@ func dn02(c *check) {
 	}
 }
 
+// uses are the ids of what a workspace's compute talks to: the workspace, its
+// storage, vault and registry, and the accounts of its datastores.
+func (e *env) uses(ws *Resource) []string {
+	out := []string{ws.ID}
+	add := func(id string) {
+		if id != "" && !contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	add(ws.Get("storageAccount").Text())
+	add(ws.Get("keyVault").Text())
+	add(ws.Get("containerRegistry").Text())
+	for _, s := range e.g.below(ws.ID, typeDatastore) {
+		if r := e.g.accounts[strings.ToLower(s.Get("accountName").Text())]; r != nil {
+			add(r.ID)
+		}
+	}
+	return out
+}
+
 // clustersOf are the clusters whose environments write a zone.
 func (e *env) clustersOf(z *Resource) []*Resource {
-	var out []*Resource
 	if e.users == nil {
 		e.users = map[string][]*Resource{}
 		for _, p := range e.pairs {
-			for _, id := range []string{p.workspace.ID, p.workspace.Get("storageAccount").Text(), p.workspace.Get("keyVault").Text(), p.workspace.Get("containerRegistry").Text()} {
-				if id != "" {
-					e.users[foldID(id)] = append(e.users[foldID(id)], p.cluster)
-				}
+			for _, id := range e.uses(p.workspace) {
+				e.users[foldID(id)] = append(e.users[foldID(id)], p.cluster)
 			}
 		}
 	}
+	var out []*Resource
 	for _, g := range e.g.groupsOf[foldID(z.ID)] {
 		p := e.g.Resource(idParent(g.ID))
 		if p == nil {

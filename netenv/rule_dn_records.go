@@ -160,7 +160,7 @@ func dn05(c *check) {
 		d := c.about(cluster)
 		wanted, where := map[string][]string{}, map[string]*Resource{}
 		for _, p := range c.pairsOf(cluster) {
-			for _, id := range []string{p.workspace.ID, p.workspace.Get("storageAccount").Text(), p.workspace.Get("keyVault").Text(), p.workspace.Get("containerRegistry").Text()} {
+			for _, id := range c.uses(p.workspace) {
 				for _, pe := range c.g.endpointsOf[foldID(id)] {
 					for _, conf := range pe.Get("customDnsConfigs").Items() {
 						n := strings.ToLower(conf.Get("fqdn").Text())

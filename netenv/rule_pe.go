@@ -101,10 +101,8 @@ func pe02(c *check) {
 func pe03(c *check) {
 	users := map[string][]pair{}
 	for _, p := range c.pairs {
-		for _, id := range []string{p.workspace.ID, p.workspace.Get("storageAccount").Text(), p.workspace.Get("keyVault").Text(), p.workspace.Get("containerRegistry").Text()} {
-			if id != "" {
-				users[foldID(id)] = append(users[foldID(id)], p)
-			}
+		for _, id := range c.uses(p.workspace) {
+			users[foldID(id)] = append(users[foldID(id)], p)
 		}
 	}
 	for _, p := range c.g.list(typeEndpoint) {

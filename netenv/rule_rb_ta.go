@@ -70,7 +70,7 @@ func rb02(c *check) {
 				d.unknown(nil, "who deploys is not told (--deployer, the object id)")
 				continue
 			}
-			d.fix(assignFix(c.deployer, v, "Network Contributor")).
+			d.found(c.g.Resource(v)).fix(assignFix(c.deployer, v, "Network Contributor")).
 				judge(c.holds(c.deployer, v, "Network Contributor", roleNetworkContributor, roleContributor, roleOwner), "the deployer may join VNet "+idName(v))
 		}
 	}

@@ -195,13 +195,13 @@ func st04(c *check) {
 				shared = v
 			}
 		}
-		_, sure := c.hasEndpoint(ws)
-		_, sureSt := c.hasEndpoint(st)
+		has, sure := c.hasEndpoint(ws)
+		hasSt, sureSt := c.hasEndpoint(st)
 		az, tf := endpointFix(st.ID, "blob", "<a subnet of the workspace endpoint's VNet>")
 		switch {
 		case shared != "":
 			d.see("both endpoints in VNet "+idName(shared), st.self()).pass("one VNet")
-		case !a || !b || len(own) == 0 && !sure || len(blobs) == 0 && !sureSt:
+		case !a || !b || len(own) == 0 && (has || !sure) || len(blobs) == 0 && (hasSt || !sureSt):
 			d.unknown([]Ask{{Type: typeEndpoint, Scope: subscriptionScope(ws.ID)}}, "where the private endpoints are is not known")
 		case len(own) == 0 || len(blobs) == 0:
 			d.none("one of the two has no private endpoint (WS-02, ST-01)")
@@ -236,12 +236,7 @@ func st05(c *check) {
 
 func (c *check) datastore(p pair, s *Resource, account Value) {
 	d := c.about(p.cluster, p.workspace, s).see("account "+account.Text(), account)
-	var st *Resource
-	for _, r := range c.g.list(typeStorage) {
-		if strings.EqualFold(r.Name(), account.Text()) {
-			st = r
-		}
-	}
+	st := c.g.accounts[strings.ToLower(account.Text())]
 	if st == nil {
 		d.unknown([]Ask{{Type: typeStorage, Scope: subscriptionScope(p.workspace.ID)}}, "storage account %s is not in the input", account.Text())
 		return

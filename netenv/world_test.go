@@ -198,3 +198,23 @@ func verdicts(r *Report) map[string]Verdict {
 	}
 	return out
 }
+
+// replace a text in every file.
+func (w *world) replace(old, with string) {
+	w.t.Helper()
+	for name, v := range w.files {
+		data, err := json.Marshal(v)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		var again any
+		if err := json.Unmarshal([]byte(strings.ReplaceAll(string(data), old, with)), &again); err != nil {
+			w.t.Fatal(err)
+		}
+		w.files[name] = again
+	}
+	for name, e := range w.manifest {
+		e.Scope = strings.ReplaceAll(e.Scope, old, with)
+		w.manifest[name] = e
+	}
+}
