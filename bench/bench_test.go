@@ -14,7 +14,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case "backend", "gateway", "agent", "load":
+		case "backend", "gateway", "agent", "load", "keep":
 			if err := run(context.Background(), os.Args[1:], os.Stdout); err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)
 				os.Exit(1)

@@ -14,6 +14,7 @@
 //	bench gateway ...    the relay's outer half
 //	bench agent ...      the relay's inner half
 //	bench load ...       one round of load
+//	bench keep ...       the keeper of a program that is not this one
 package main
 
 import (
@@ -26,6 +27,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -45,6 +47,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		"gateway": runGateway,
 		"agent":   runAgent,
 		"load":    runLoad,
+		"keep":    runKeep,
 	}
 	if len(args) > 0 {
 		if role, ok := roles[args[0]]; ok {
@@ -63,6 +66,7 @@ type options struct {
 	path        string
 	only        string
 	json        bool
+	together    bool
 	api         string     // "real" or "stub"
 	source      string     // a checkout of Sallyport
 	server      external   // an API server to use instead of the stub
@@ -80,6 +84,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.StringVar(&o.only, "only", "direct,bare relay,sallyport", "comma-separated names of the contenders to run, besides those of -contender; tunnel is one more")
 	f.StringVar(&o.api, "api", apiStub, "the API server of all contenders: real, or stub (a real one with a stub before it that answers what is measured)")
 	f.StringVar(&o.source, "source", "..", "the checkout of Sallyport to build")
+	f.BoolVar(&o.together, "together", false, "load all contenders at once: rates say little then, but whatever else the machine does meets all alike, so CPU per request is compared best")
 	f.BoolVar(&o.json, "json", false, "print the results as JSON too")
 	f.Func("concurrency", "comma-separated numbers of callers (default 1,64)", func(s string) error {
 		o.concurrency = nil
@@ -138,22 +143,45 @@ func compare(ctx context.Context, args []string, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%s\n%s\n%d rounds of %v, path %s\n", machine(), w.backend, o.rounds, o.duration, o.path)
 	results := newResults(contenders, o.concurrency)
-	for round := range o.rounds {
-		for _, callers := range o.concurrency {
-			for i := range contenders {
-				c := contenders[(i+round)%len(contenders)]
-				t, err := w.turn(ctx, c, callers)
-				if err != nil {
-					return fmt.Errorf("round %d, %s with %d callers: %w", round+1, c.name, callers, err)
-				}
-				results.add(c, callers, t)
-				fmt.Fprintf(os.Stderr, "round %d/%d  %-10s %3d callers  %8.0f req/s\n", round+1, o.rounds, c.name, callers, t.rate())
-			}
-		}
+	if err := w.rounds(ctx, contenders, results); err != nil {
+		return err
 	}
 	results.print(out)
 	if o.json {
 		return json.NewEncoder(out).Encode(results.summary())
+	}
+	return nil
+}
+
+// rounds measures every contender in every round, one after the other in
+// rotating order, or all at once.
+func (w *world) rounds(ctx context.Context, contenders []contender, results *results) error {
+	for round := range w.o.rounds {
+		for _, callers := range w.o.concurrency {
+			turns, errs := make([]turn, len(contenders)), make([]error, len(contenders))
+			var running sync.WaitGroup
+			for i := range contenders {
+				n := (i + round) % len(contenders)
+				run := func() { turns[n], errs[n] = w.turn(ctx, contenders[n], callers) }
+				if w.o.together {
+					running.Go(run)
+					continue
+				}
+				if run(); errs[n] != nil {
+					break
+				}
+			}
+			running.Wait()
+			for i, c := range contenders {
+				if errs[i] != nil {
+					return fmt.Errorf("round %d, %s with %d callers: %w", round+1, c.name, callers, errs[i])
+				}
+			}
+			for i, c := range contenders {
+				results.add(c, callers, turns[i])
+				fmt.Fprintf(os.Stderr, "round %d/%d  %-10s %3d callers  %8.0f req/s\n", round+1, w.o.rounds, c.name, callers, turns[i].rate())
+			}
+		}
 	}
 	return nil
 }

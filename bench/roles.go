@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,7 @@ import (
 type ready struct {
 	Addr   string `json:"addr"`
 	Tunnel string `json:"tunnel,omitempty"`
+	PID    int    `json:"pid,omitempty"` // of what a keeper keeps
 }
 
 // untilOrphaned ends when the parent has closed the standard input, or ctx.
@@ -270,3 +273,28 @@ func (l *once) Accept() (net.Conn, error) {
 
 func (l *once) Close() error   { l.close.Do(func() { close(l.closed) }); return nil }
 func (l *once) Addr() net.Addr { return l.addr }
+
+// runKeep runs another program until its own standard input ends, so that what
+// is measured ends with the run however that ends: keep LOG PROGRAM ARGS...
+func runKeep(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) < 2 {
+		return errors.New("keep: want LOG PROGRAM ARGS...")
+	}
+	log, err := os.Create(args[0])
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.CommandContext(untilOrphaned(ctx), args[1], args[2:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 3 * time.Second
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(out).Encode(ready{PID: cmd.Process.Pid}); err != nil {
+		return err
+	}
+	_ = cmd.Wait() // how it was told to end
+	return nil
+}

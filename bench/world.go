@@ -201,7 +201,7 @@ func (w *world) turn(ctx context.Context, c contender, callers int) (turn, error
 		return turn{}, errors.New("the load generator failed (see above)")
 	}
 	parts := append([]part{{"caller", p.cmd.Process.Pid}}, c.parts...)
-	if c.name != w.server.name {
+	if c.name != w.server.name && !w.o.together { // else it works for all at once
 		parts = append(parts, w.server.parts...)
 	}
 	before, err := cpuTimes(parts)

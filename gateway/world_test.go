@@ -288,6 +288,7 @@ func reading() []trust.Rule {
 	return []trust.Rule{
 		{Verbs: []string{"get", "list", "watch"}, APIGroups: []string{""}, Resources: []string{"pods", "pods/log", "configmaps"}},
 		{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"pods/exec", "pods/portforward"}},
+		{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods/attach"}}, // which is not enough to attach
 		{Verbs: []string{"get", "create"}, APIGroups: []string{""}, Resources: []string{"services/proxy"}},
 		{Verbs: []string{"create", "update", "patch"}, APIGroups: []string{""}, Resources: []string{"configmaps"}},
 	}

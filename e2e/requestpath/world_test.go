@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,11 +84,13 @@ type world struct {
 	key    *ecdsa.PrivateKey
 	state  *control
 	audit  *lines
+	logs   *lines // what every room logs, debug included
 }
 
 func newWorld(t *testing.T, api apiServer) *world {
 	t.Helper()
-	w := &world{t: t, audit: &lines{}}
+	w := &world{t: t, audit: &lines{}, logs: &lines{}}
+	log := slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	if w.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
@@ -100,20 +103,20 @@ func newWorld(t *testing.T, api apiServer) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	auth, err := authn.New(authn.Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), Issuers: []authn.Issuer{
+	auth, err := authn.New(authn.Config{Now: time.Now, Log: log, Issuers: []authn.Issuer{
 		{URL: issuer, Keys: authn.StaticKeys{public}, Tenants: []string{tenant}, Scopes: []string{"/"}},
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	records := audit.New(audit.Config{Sink: w.audit})
+	records := audit.New(audit.Config{Sink: w.audit, Log: log})
 	if w.gw, err = gateway.New(gateway.Config{
 		Store: w.store, Authn: auth, Audit: records, Base: base, Locations: []string{"home"}, Replica: "r1",
-		LocalIssuers: []string{issuer}, DrainTimeout: time.Second,
+		LocalIssuers: []string{issuer}, DrainTimeout: time.Second, Log: log,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	agent := w.newAgent(api)
+	agent := w.newAgent(api, log)
 	w.commit(store.Put(store.Cluster{ID: clusterID, UID: clusterUID}), store.Put(store.Source{ID: sourceID, Identity: &store.SystemIdentity{PrincipalID: oid}}), store.Put(w.binding()))
 
 	outside, inside := tcpPair(t)
@@ -145,7 +148,7 @@ func run(t *testing.T, f func(context.Context)) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
-func (w *world) newAgent(api apiServer) *proxy.Proxy {
+func (w *world) newAgent(api apiServer, log *slog.Logger) *proxy.Proxy {
 	w.t.Helper()
 	public, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -157,7 +160,7 @@ func (w *world) newAgent(api apiServer) *proxy.Proxy {
 		w.t.Fatal(err)
 	}
 	p, err := proxy.New(proxy.Config{
-		Cluster: clusterUID, MandateKey: public, Control: w.state, APIServer: target, Agent: api.agent,
+		Cluster: clusterUID, MandateKey: public, Control: w.state, APIServer: target, Agent: api.agent, Log: log,
 		TLS: &tls.Config{RootCAs: api.roots, MinVersion: tls.VersionTLS12},
 	})
 	if err != nil {
@@ -384,6 +387,8 @@ func tcpPair(t *testing.T) (net.Conn, net.Conn) {
 // recorder is an API server that writes down what arrives and gives tokens.
 type recorder struct {
 	t       *testing.T
+	noToken atomic.Bool // the binding's identity is gone
+
 	mu      sync.Mutex
 	handler http.HandlerFunc
 	seen    []arrived
@@ -411,6 +416,10 @@ func newRecorder(t *testing.T) (*recorder, apiServer) {
 // ServeHTTP implements http.Handler.
 func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.URL.Path == "/api/v1/namespaces/"+rbac.BindingsNamespace+"/serviceaccounts/"+rbac.Account(bindingUID)+"/token" {
+		if r.noToken.Load() {
+			http.NotFound(w, req)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintf(w, `{"kind":"TokenRequest","apiVersion":"authentication.k8s.io/v1","status":{"token":%q,"expirationTimestamp":%q}}`, bindingToken, time.Now().Add(10*time.Minute).UTC().Format(time.RFC3339))

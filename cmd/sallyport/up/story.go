@@ -97,7 +97,7 @@ func (s *story) agents(ctx context.Context) error {
 	if err := s.agentFiles(ctx); err != nil {
 		return err
 	}
-	if len(s.cluster.Nodes()) == 0 {
+	if !s.nodes() {
 		if err := s.startAgents(ctx); err != nil {
 			return err
 		}
@@ -191,7 +191,7 @@ func (s *story) openStreams(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if len(s.cluster.Nodes()) == 0 {
+	if !s.nodes() {
 		return nil
 	}
 	shell := []string{"exec", "-i", "-n", "default", shellPod, "--", "sh"}
@@ -314,12 +314,22 @@ func (st *stream) ended(ctx context.Context, bound time.Duration) (time.Time, er
 }
 
 // imageFlags name the agents' image where it runs in pods.
-func (s *story) imageFlags() []string { return nil }
+func (s *story) imageFlags() []string {
+	if s.nodes() {
+		return []string{"--image", agentImage}
+	}
+	return nil
+}
 
 // workload runs a pod to open a shell in, where there is a node.
 func (s *story) workload(ctx context.Context) error {
-	if len(s.cluster.Nodes()) == 0 {
+	if !s.nodes() {
 		return nil
+	}
+	if err := s.step("The agents' image, made without a container engine", "", func() (verdict, error) {
+		return verdict{true, agentImage + " is on the node"}, s.addImage(ctx)
+	}); err != nil {
+		return err
 	}
 	return s.step("A workload runs in the cluster", "", func() (verdict, error) {
 		err := s.cluster.Apply(ctx, fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: default}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: %s, imagePullPolicy: Never, command: [sleep, "86400"]}]}}`, shellPod, devcluster.ToolImage))

@@ -264,7 +264,7 @@ func (s *story) afterwards() {
 	s.line("")
 	s.line("  %-24s %s", "everything lives in", s.shown([]string{s.dir}))
 	s.line("  %-24s %s", "a cluster of your own", "docs/connect.md")
-	if len(s.cluster.Nodes()) == 0 {
+	if !s.nodes() {
 		s.line("  %-24s %s", "not shown", "a shell cut at once: it needs a real node")
 	}
 	s.line("  %-24s %s", "stop and remove it", s.downCommand())

@@ -29,7 +29,7 @@ type world struct {
 	source  string // a checkout of the product
 	cluster *devcluster.Cluster
 	from    string // the working directory, for what is printed
-	server  string // https://127.0.0.1:port
+	server  string // https://host:port
 	uid     string // of the cluster's registration
 }
 
@@ -52,8 +52,27 @@ func (w *world) buildPrograms(ctx context.Context) error {
 	return nil
 }
 
-// startServer starts sallyportd on a free port of loopback and waits until it
-// is ready.
+// host is the address that the server listens on: loopback, or where pods reach
+// this machine.
+func (w *world) host() string {
+	if w.nodes() {
+		return w.cluster.HostAddress().String()
+	}
+	return "127.0.0.1"
+}
+
+// nodes says whether the cluster runs pods.
+func (w *world) nodes() bool { return len(w.cluster.Nodes()) > 0 }
+
+// agentImage is the agents' image where they run in pods.
+const agentImage = "sallyport.test/sallyport-agent:up"
+
+// addImage gives the nodes the agents' image, made of the binary alone.
+func (w *world) addImage(ctx context.Context) error {
+	return w.cluster.AddImage(ctx, devcluster.ProgramImage(agentImage, w.program("sallyport-agent")))
+}
+
+// startServer starts sallyportd on a free port and waits until it is ready.
 func (w *world) startServer(ctx context.Context) error {
 	// The port is part of every issuer and audience, so it must be known before
 	// the server starts. Somebody may take it in between: then another one.
@@ -68,7 +87,7 @@ func (w *world) startServer(ctx context.Context) error {
 }
 
 func (w *world) tryServer(ctx context.Context) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", net.JoinHostPort(w.host(), "0"))
 	if err != nil {
 		return err
 	}
