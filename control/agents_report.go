@@ -228,9 +228,7 @@ func (c *Control) follow(ctx context.Context, a *agent, report *mandate.Report) 
 	if err != nil {
 		return err
 	}
-	if floor != (mandate.Floor{Epoch: epoch, Revision: m.Revision}) {
-		return nil // it speaks of an older state; the next report will not
-	}
+	newest := floor == mandate.Floor{Epoch: epoch, Revision: m.Revision}
 	bindings, _, err := store.List[store.Binding](ctx, c.Store, a.clusterID+"/")
 	if err != nil {
 		return err
@@ -239,7 +237,7 @@ func (c *Control) follow(ctx context.Context, a *agent, report *mandate.Report) 
 	for _, b := range bindings {
 		for _, found := range report.Bindings {
 			if found.UID == b.Value.UID {
-				err := c.followBinding(ctx, b, m, &found, report.Accepted)
+				err := c.followBinding(ctx, b, m, &found, report.Accepted, newest)
 				if errors.Is(err, store.ErrConflict) {
 					err = nil // somebody changed it: the state that this report spoke of is old
 				}
@@ -251,38 +249,41 @@ func (c *Control) follow(ctx context.Context, a *agent, report *mandate.Report) 
 }
 
 // followBinding brings a settled binding in line with what its cluster accepts.
-// Bindings that an operation works on are the operation's.
-func (c *Control) followBinding(ctx context.Context, b store.Item[store.Binding], m store.Item[store.Mandate], found *mandate.BindingReport, accepted []mandate.Accepted) error {
+// Bindings that an operation works on are the operation's. A report that does
+// not speak of the newest state can only take away: what is not accepted is not,
+// whatever the state.
+func (c *Control) followBinding(ctx context.Context, b store.Item[store.Binding], m store.Item[store.Mandate], found *mandate.BindingReport, accepted []mandate.Accepted, newest bool) error {
 	r := b.Value
 	withdrawn := r.State == arm.Failed && !sameGrants(r.Grants, r.Desired)
 	if r.State != arm.Succeeded && !withdrawn || r.Source == (trust.Principal{}) {
 		return nil
 	}
-	renewed, err := c.renewed(ctx, &r, accepted)
-	if err != nil {
-		return err
+	var renewed []trust.Grant
+	if newest {
+		var err error
+		if renewed, err = c.renewed(ctx, &r, accepted); err != nil {
+			return err
+		}
 	}
 	switch {
 	case renewed != nil:
 		return c.renew(ctx, b, m, renewed)
-	case found.Applied && withdrawn:
+	case newest && found.Applied && withdrawn:
 		r.Grants, r.State, r.Problem = r.Desired, arm.Succeeded, nil
-	case found.Applied:
-		return nil
-	case withdrawal[found.Problem.Code]:
+	case !found.Applied && withdrawal[found.Problem.Code]:
 		kept := stillAccepted(r.Grants, accepted)
-		if sameGrants(kept, r.Grants) {
+		if newest && !withdrawn && sameGrants(kept, r.Grants) {
 			kept = nil // it says that something is not accepted, and not what
 		}
-		f := failureOf(found.Problem)
-		if withdrawn && sameGrants(kept, r.Grants) {
+		if sameGrants(kept, r.Grants) {
 			return nil
 		}
+		f := failureOf(found.Problem)
 		r.Grants, r.State, r.Problem = kept, arm.Failed, &f
 	default:
 		return nil
 	}
-	_, err = c.Store.Commit(ctx, store.Update(r, b.Revision), store.Guard(m.Value.Key(), m.Revision))
+	_, err := c.Store.Commit(ctx, store.Update(r, b.Revision), store.Guard(m.Value.Key(), m.Revision))
 	return err
 }
 

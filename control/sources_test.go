@@ -143,7 +143,42 @@ func TestASourceMadeAnewStartsWithNothing(t *testing.T) {
 	w.must(200, "DELETE", sourcePath, nil)
 	w.must(200, "PUT", sourcePath, map[string]any{"identity": map[string]any{"type": "SystemAssigned"}})
 	w.must(201, "PUT", bindingPath, wants(sourcePath, mlworkload))
-	if b := w.binding(bindingPath).Value; len(b.Grants) != 0 || len(b.Desired) != 1 {
+	b := w.binding(bindingPath)
+	if len(b.Value.Grants) != 0 || len(b.Value.Desired) != 1 {
+		t.Errorf("%+v", b.Value)
+	}
+	// Even if the record still had the old source's grants.
+	was := b.Value
+	was.Grants, was.Source.Object = was.Desired, newUID()
+	if _, err := w.store.Commit(t.Context(), store.Update(was, b.Revision)); err != nil {
+		t.Fatal(err)
+	}
+	w.must(201, "PUT", bindingPath, wants(sourcePath, mlworkload))
+	if b := w.binding(bindingPath).Value; len(b.Grants) != 0 || b.Source == was.Source {
+		t.Errorf("%+v", b)
+	}
+}
+
+// A binding that is made while its source's end is being committed is not
+// overlooked.
+func TestASourcesEndNoticesNewBindings(t *testing.T) {
+	w := newWorld(t).scene()
+	s, err := store.Get[store.Source](t.Context(), w.store, store.ResourceKey(sourcePath))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tries := 0
+	err = w.control.bereave(t.Context(), &s.Value, "was deleted", func(ops []store.Op) error {
+		if tries++; tries == 1 {
+			w.must(201, "PUT", bindingPath, wants(sourcePath, mlworkload))
+		}
+		_, err := w.store.Commit(t.Context(), append(ops, store.Delete(s.Value.Key(), s.Revision))...)
+		return err
+	})
+	if err != nil || tries < 2 {
+		t.Errorf("%d tries, %v", tries, err)
+	}
+	if b := w.binding(bindingPath).Value; b.Source.Object != "" || b.State != arm.Failed {
 		t.Errorf("%+v", b)
 	}
 }
