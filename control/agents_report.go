@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -124,6 +125,18 @@ func (c *Control) report(w http.ResponseWriter, r *http.Request, a *agent, body 
 	// The work that follows is finished even if the agent hangs up.
 	ctx := context.WithoutCancel(r.Context())
 	floor := mandate.Floor{Epoch: report.Epoch, Revision: report.Revision}
+	if report.Unseen {
+		// What was accepted when the cluster was last seen is the best there is
+		// to go by; the reconciler has the last word on it.
+		last, err := c.lastReport(ctx, a.cluster)
+		if err != nil {
+			return err
+		}
+		report.Accepted = last.Accepted
+		if body, err = json.Marshal(report); err != nil {
+			return fmt.Errorf("encode report: %w", err)
+		}
+	}
 	fresh, err := c.keepReport(ctx, a, floor, body)
 	if err != nil {
 		return err
@@ -237,7 +250,7 @@ func (c *Control) follow(ctx context.Context, a *agent, report *mandate.Report) 
 	for _, b := range bindings {
 		for _, found := range report.Bindings {
 			if found.UID == b.Value.UID {
-				err := c.followBinding(ctx, b, m, &found, report.Accepted, newest)
+				err := c.followBinding(ctx, b, m, &found, report, newest)
 				if errors.Is(err, store.ErrConflict) {
 					err = nil // somebody changed it: the state that this report spoke of is old
 				}
@@ -252,7 +265,7 @@ func (c *Control) follow(ctx context.Context, a *agent, report *mandate.Report) 
 // Bindings that an operation works on are the operation's. A report that does
 // not speak of the newest state can only take away: what is not accepted is not,
 // whatever the state.
-func (c *Control) followBinding(ctx context.Context, b store.Item[store.Binding], m store.Item[store.Mandate], found *mandate.BindingReport, accepted []mandate.Accepted, newest bool) error {
+func (c *Control) followBinding(ctx context.Context, b store.Item[store.Binding], m store.Item[store.Mandate], found *mandate.BindingReport, report *mandate.Report, newest bool) error {
 	r := b.Value
 	withdrawn := r.State == arm.Failed && !sameGrants(r.Grants, r.Desired)
 	if r.State != arm.Succeeded && !withdrawn || r.Source == (trust.Principal{}) {
@@ -261,17 +274,19 @@ func (c *Control) followBinding(ctx context.Context, b store.Item[store.Binding]
 	var renewed []trust.Grant
 	if newest {
 		var err error
-		if renewed, err = c.renewed(ctx, &r, accepted); err != nil {
+		if renewed, err = c.renewed(ctx, &r, report.Accepted); err != nil {
 			return err
 		}
 	}
 	switch {
 	case renewed != nil:
 		return c.renew(ctx, b, m, renewed)
+	case report.Unseen:
+		return nil
 	case newest && found.Applied && withdrawn:
 		r.Grants, r.State, r.Problem = r.Desired, arm.Succeeded, nil
 	case !found.Applied && withdrawal[found.Problem.Code]:
-		kept := stillAccepted(r.Grants, accepted)
+		kept := stillAccepted(r.Grants, report.Accepted)
 		if newest && !withdrawn && sameGrants(kept, r.Grants) {
 			kept = nil // it says that something is not accepted, and not what
 		}

@@ -14,6 +14,7 @@ type Report struct {
 	KubernetesVersion string          `json:"kubernetesVersion"` // "v1.36.3"
 	Nodes             int             `json:"nodes"`
 	Accepted          []Accepted      `json:"accepted"`
+	Unseen            bool            `json:"unseen,omitempty"` // the cluster could not be looked at: Accepted says nothing
 	Bindings          []BindingReport `json:"bindings"`
 	Leftovers         []string        `json:"leftovers,omitempty"` // objects of ours that should be gone and are not: "clusterrolebinding/…"
 	Fence             string          `json:"fence,omitempty"`     // "" if the admission policies were seen to refuse; else why nothing is applied

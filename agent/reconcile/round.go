@@ -26,7 +26,7 @@ func (r *Reconciler) round(ctx context.Context, s mandate.State) (report mandate
 		if blocked == nil {
 			blocked = &mandate.Problem{Code: mandate.ApplyFailed, Message: readable(err)}
 		}
-		report.Bindings = blockedBindings(s.Bindings, blocked)
+		report.Unseen, report.Bindings = true, blockedBindings(s.Bindings, blocked)
 		return report, false
 	}
 	for _, a := range seen.accepted {
