@@ -59,6 +59,9 @@ func (x *exchange) answer(resp *http.Response) error {
 		x.g.metrics.streams.Inc()
 		defer x.g.metrics.streams.Dec()
 	}
+	if kind := resp.Header.Get(request.RefusedBy); kind != "" {
+		x.event.Message = "refused by the cluster's agent (" + kind + ")"
+	}
 	request.FilterResponse(resp.Header)
 	h := x.w.Header()
 	for name, values := range resp.Header {

@@ -19,6 +19,11 @@ const (
 // log, and the caller in the answer.
 const AuditID = "Audit-Id"
 
+// RefusedBy marks an answer that the agent itself gave, not the API server; its
+// value is the kind of the refusal. FilterResponse drops it wherever else it
+// comes from, and before the caller.
+const RefusedBy = "Sallyport-Refused"
+
 // Envelope is what the gateway tells the agent beside the request itself. It
 // says under which binding the gateway let the request through; the agent
 // decides again and takes nothing else on trust. No caller's identity and no

@@ -1,7 +1,10 @@
 package request
 
 import (
+	"encoding/json"
+	"errors"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"path"
 	"strings"
@@ -223,6 +226,37 @@ func TestRedirectsAreRefused(t *testing.T) {
 		if err := CheckResponse(code, h); err != nil {
 			t.Errorf("%d: %v", code, err)
 		}
+	}
+}
+
+func TestRefuse(t *testing.T) {
+	err := trust.Errorf(trust.Forbidden, "no")
+	pods := &trust.Attributes{Resource: "pods", Name: "p", ResourceRequest: true}
+	for name, c := range map[string]struct {
+		accept string
+		a      *trust.Attributes
+		text   bool
+	}{
+		"a resource":               {"application/json", pods, false},
+		"nothing parsed":           {"application/json", nil, false},
+		"a path":                   {"application/json", &trust.Attributes{Path: "/metrics"}, true},
+		"discovery, before parsed": {"application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json", nil, true},
+	} {
+		w := httptest.NewRecorder()
+		Refuse(w, &http.Request{Header: http.Header{"Accept": {c.accept}}}, err, c.a, 3)
+		text := strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") && w.Body.String() == "no\n"
+		var st Status
+		object := json.Unmarshal(w.Body.Bytes(), &st) == nil && st.Message == "no" && st.Reason == "Forbidden" && st.Code == 403
+		if w.Code != 403 || text != c.text || object == c.text || w.Header().Get("Retry-After") != "3" {
+			t.Errorf("%s: %d %v %s", name, w.Code, w.Header(), w.Body)
+		}
+	}
+	hidden := trust.Errorf(trust.Unavailable, "the part is away").Because(errors.New("secret detail"))
+	if st := StatusOf(hidden, nil, 0); strings.Contains(st.Message, "secret") || st.Code != 503 {
+		t.Errorf("%+v", st)
+	}
+	if st := StatusOf(errors.New("secret detail"), nil, 0); st.Message != "internal error" || st.Code != 500 {
+		t.Errorf("%+v", st)
 	}
 }
 

@@ -139,6 +139,7 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, err error, a *tru
 	}
 	p.metrics.refused.Inc()
 	p.log.InfoContext(r.Context(), "request refused", "request_id", r.Header.Get("Sallyport-Request-Id"), "kind", trust.KindOf(err).String(), "error", err)
+	w.Header()[wire.RefusedBy] = []string{trust.KindOf(err).String()}
 	wire.Refuse(w, r, err, a, retry)
 }
 

@@ -318,9 +318,10 @@ func TestTheAgentEndsWhatItsStateDoesNotHold(t *testing.T) {
 		t.Errorf("ended with %v after %v", err, time.Since(start))
 	}
 	refused, body := w.do("GET", "/api/v1/namespaces/n/configmaps", nil, nil)
-	if refused.StatusCode != 403 {
-		t.Errorf("%d %s", refused.StatusCode, body)
+	if refused.StatusCode != 403 || refused.Header.Get("Sallyport-Refused") != "" {
+		t.Errorf("%d %v %s", refused.StatusCode, refused.Header, body)
 	}
+	w.eventually("the record says who refused", func() bool { return strings.Contains(w.audit.text(), "refused by the cluster's agent (forbidden)") })
 }
 
 // Deleting the binding reaches the API server's side of every stream within a
