@@ -47,7 +47,7 @@ Nouns and arguments are az's. Begin with:
 	root.AddCommand(
 		a.loginCommand(), a.logoutCommand(), a.account(),
 		a.groupNoun(), a.aks(), a.cluster(), a.identity(), a.role(),
-		a.kubeconfigNoun(), a.image(), a.rest(), a.versionCommand(),
+		a.kubeconfigNoun(), a.image(), a.rest(), a.versionCommand(), a.envNoun(),
 	)
 	root.AddCommand(installation(a)...)
 	return root

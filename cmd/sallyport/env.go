@@ -1,0 +1,208 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/netenv"
+)
+
+// envNoun is the checker of the secure environment. It needs no server and no
+// sign-in.
+func (a *app) envNoun() *cobra.Command {
+	return a.noun("env", "Check, explain and draw the secure network environment around AzureML on AKS.",
+		a.envCheck(), a.envExplain(), a.envDraw())
+}
+
+// envOptions are the flags that checks share.
+type envOptions struct {
+	profile, deployer, skips, baseline string
+}
+
+func (o *envOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.profile, "profile", "", "public, public-workspace or private. Default: detected.")
+	f.StringVar(&o.deployer, "deployer", "", "Object id of who makes the resources (rule RB-02).")
+	f.StringVar(&o.skips, "skips", "", "YAML file of skips: code, resource, reason, until.")
+	f.StringVar(&o.baseline, "baseline", "", "JSON report of before: what failed there is not reported again.")
+}
+
+// check reads the paths and judges them.
+func (o *envOptions) check(paths []string) (*netenv.Report, error) {
+	opts := netenv.Options{Deployer: o.deployer, Now: time.Now()}
+	var err error
+	if o.profile != "" {
+		if opts.Profile, err = netenv.ParseProfile(o.profile); err != nil {
+			return nil, usageError{err}
+		}
+	}
+	if o.skips != "" {
+		if opts.Skips, err = readSkips(o.skips); err != nil {
+			return nil, err
+		}
+	}
+	if o.baseline != "" {
+		if opts.Baseline, err = readBaseline(o.baseline); err != nil {
+			return nil, err
+		}
+	}
+	g, err := netenv.Read(paths...)
+	if err != nil {
+		return nil, err
+	}
+	return netenv.Check(g, opts), nil
+}
+
+func readSkips(path string) ([]netenv.Skip, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read skips: %w", err)
+	}
+	var file struct {
+		Skips []struct {
+			Code     string `json:"code"`
+			Resource string `json:"resource"`
+			Reason   string `json:"reason"`
+			Until    string `json:"until"`
+		} `json:"skips"`
+	}
+	if err := yaml.UnmarshalStrict(data, &file); err != nil {
+		return nil, fmt.Errorf("read skips: %s: %w", path, err)
+	}
+	var out []netenv.Skip
+	for i, s := range file.Skips {
+		if netenv.RuleByCode(s.Code) == nil || s.Reason == "" {
+			return nil, fmt.Errorf("read skips: %s: skip %d needs a known code and a reason", path, i+1)
+		}
+		skip := netenv.Skip{Code: strings.ToUpper(s.Code), Resource: s.Resource, Reason: s.Reason}
+		if s.Until != "" {
+			day, err := time.Parse(time.DateOnly, s.Until)
+			if err != nil {
+				return nil, fmt.Errorf("read skips: %s: skip %d: until is no date like 2027-01-31", path, i+1)
+			}
+			skip.Until = day.Add(24 * time.Hour)
+		}
+		out = append(out, skip)
+	}
+	return out, nil
+}
+
+func readBaseline(path string) (map[string]bool, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read baseline: %w", err)
+	}
+	var before netenv.Report
+	if err := json.Unmarshal(data, &before); err != nil {
+		return nil, fmt.Errorf("read baseline: %s: %w", path, err)
+	}
+	keys := map[string]bool{}
+	for i := range before.Findings {
+		if f := &before.Findings[i]; f.Verdict == netenv.Fail || f.Verdict == netenv.Undecided {
+			keys[f.Key()] = true
+		}
+	}
+	return keys, nil
+}
+
+func (a *app) envCheck() *cobra.Command {
+	var o envOptions
+	var format string
+	var allowUnknown bool
+	cmd := &cobra.Command{
+		Use: "check PATH...", Short: "Check exports, plans, templates and probes; exit code 1 when not proven.",
+		Long: `Check exports of az, Resource Graph and ARM, templates, Terraform plans and live
+probes, in any mix. Exit code 0: nothing failed, and nothing of severity error
+is unknown.`,
+		Example: "  sallyport env check ./facts\n  sallyport env check plan.json facts/ -o sarif > env.sarif",
+		Args:    needPaths,
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := o.check(args)
+			if err != nil {
+				return err
+			}
+			if err := r.Write(a.out, format); err != nil {
+				return usageError{err}
+			}
+			if !r.Proven(allowUnknown) {
+				return quietError{exitError}
+			}
+			return nil
+		},
+	}
+	o.flags(cmd)
+	cmd.Flags().StringVarP(&format, "output", "o", "table", strings.Join(netenv.Formats, ", ")+".")
+	cmd.Flags().BoolVar(&allowUnknown, "allow-unknown", false, "Exit code 0 although something of severity error is unknown.")
+	return cmd
+}
+
+func needPaths(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usagef("give a folder or files to read. See how to get them: sallyport env explain")
+	}
+	return nil
+}
+
+func (a *app) envExplain() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain [CODE...]", Short: "Say what a rule asks, why, and what answers it; without a code, list them.",
+		Example: "  sallyport env explain PE-02",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				for _, r := range netenv.Rules() {
+					fmt.Fprintf(a.out, "%s  %s\n", r.Code, r.Title)
+				}
+				return nil
+			}
+			for _, code := range args {
+				r := netenv.RuleByCode(code)
+				if r == nil {
+					return usagef("no rule %s. List them: sallyport env explain", code)
+				}
+				if _, err := io.WriteString(a.out, r.Explain()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) envDraw() *cobra.Command {
+	var o envOptions
+	var file string
+	cmd := &cobra.Command{
+		Use: "draw PATH...", Short: "Draw the network, failing edges marked; -f FILE.svg for a picture.",
+		Example: "  sallyport env draw ./facts\n  sallyport env draw ./facts -f network.svg",
+		Args:    needPaths,
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := o.check(args)
+			if err != nil {
+				return err
+			}
+			if file == "" {
+				return r.Draw(a.out)
+			}
+			f, err := os.Create(file)
+			if err != nil {
+				return fmt.Errorf("draw: %w", err)
+			}
+			if err := r.DrawSVG(f); err != nil {
+				f.Close()
+				return fmt.Errorf("draw: %w", err)
+			}
+			return f.Close()
+		},
+	}
+	o.flags(cmd)
+	cmd.Flags().StringVarP(&file, "file", "f", "", "Write an SVG there.")
+	return cmd
+}
