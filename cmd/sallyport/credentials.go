@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 
@@ -56,6 +57,9 @@ identity that is.`,
 			if err != nil {
 				return nil, trust.Errorf(trust.Internal, "the server's kubeconfig cannot be read").Because(err)
 			}
+			if err := ownPlugin(got); err != nil {
+				return nil, err
+			}
 			if err := who.into(got, a.context.Tenant); err != nil {
 				return nil, err
 			}
@@ -67,6 +71,37 @@ identity that is.`,
 			return nil, a.writeKubeconfig(got, file, overwrite)
 		},
 	})
+}
+
+// ownPlugin makes every user's credential plugin this program, whatever the
+// server wrote: kubectl would run it.
+func ownPlugin(c *api.Config) error {
+	for name, user := range c.AuthInfos {
+		if user.Exec == nil || len(user.Exec.Args) < 2 || user.Exec.Args[0] != "kubeconfig" || user.Exec.Args[1] != "credential" {
+			return trust.Errorf(trust.Internal, "the server's kubeconfig has a user %q that does not get its tokens from sallyport kubeconfig credential; it is not written", name)
+		}
+		user.Exec.Command, user.Exec.Env = pluginCommand(), nil
+	}
+	return nil
+}
+
+// pluginCommand is how kubectl calls this program: by name if that finds it, or
+// by path.
+func pluginCommand() string {
+	self, err := os.Executable()
+	if err != nil {
+		return "sallyport"
+	}
+	found, err := exec.LookPath("sallyport")
+	if err != nil {
+		return self
+	}
+	a, err1 := os.Stat(self)
+	b, err2 := os.Stat(found)
+	if err1 == nil && err2 == nil && os.SameFile(a, b) {
+		return "sallyport"
+	}
+	return self
 }
 
 // writeKubeconfig merges a kubeconfig into a file, or prints it.

@@ -63,7 +63,10 @@ func (t *teller) step(title, command string, f func() (verdict, error)) error {
 	if !v.ok {
 		mark = t.paint(red, "refused")
 	}
-	fmt.Fprintf(t.out, "    %s %s %s\n", mark, indent(v.result), t.paint(dim, "("+short(took)+")"))
+	if v.result != "" {
+		mark += " " + indent(v.result)
+	}
+	fmt.Fprintf(t.out, "    %s %s\n", mark, t.paint(dim, "("+short(took)+")"))
 	return nil
 }
 

@@ -231,8 +231,7 @@ func (w *world) run(ctx context.Context, env []string, name string, args ...stri
 
 // env is the environment of every command: nothing of the user's but PATH.
 func (w *world) env(more ...string) []string {
-	path := strings.Join([]string{w.path("bin"), w.path("cluster", "bin"), os.Getenv("PATH")}, string(os.PathListSeparator))
-	return append([]string{"PATH=" + path, "HOME=" + w.path("home")}, more...)
+	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.path("home")}, more...)
 }
 
 // cli runs sallyport as the platform team.
