@@ -12,6 +12,12 @@ import (
 
 const assignmentType = "Microsoft.Authorization/roleAssignments"
 
+// What a route may say in place of an action.
+const (
+	anybody     = "anybody"      // any caller with some role assignment
+	handlerAsks = "handler asks" // the right depends on what the handler finds
+)
+
 // assignmentPrefix holds the role assignments at one scope.
 func assignmentPrefix(scope arm.ID) string {
 	return strings.TrimSuffix(store.ResourceKey(scope.Extend("Microsoft.Authorization", "roleAssignments", "x").String()), "x")
@@ -19,9 +25,12 @@ func assignmentPrefix(scope arm.ID) string {
 
 // authorize asks whether the caller may do what the route does.
 func (k *call) authorize() error {
-	action := strings.ReplaceAll(k.route.action, "{type}", k.id.Type())
-	if action == "" {
+	action := strings.NewReplacer("{type}", k.id.Type(), "{listed}", k.vars["namespace"]+"/"+k.vars["type"]).Replace(k.route.action)
+	switch action {
+	case anybody:
 		return k.someAssignment()
+	case handlerAsks:
+		return nil
 	}
 	return k.may(action, k.id)
 }
@@ -80,19 +89,25 @@ func assignedTo(a *store.RoleAssignment, caller *trust.Caller) bool {
 		slices.ContainsFunc(caller.Groups, func(g string) bool { return trust.Fold(g) == trust.Fold(a.PrincipalID) })
 }
 
-// assignments are all role assignments of the caller, wherever they are.
+// assignments are the role assignments of the caller at the root, or, without
+// any, wherever they are.
 func (k *call) assignments() ([]store.RoleAssignment, error) {
-	all, _, err := store.List[store.RoleAssignment](k.ctx, k.Store, "/arm/")
-	if err != nil {
-		return nil, err
-	}
-	var mine []store.RoleAssignment
-	for _, a := range all {
-		if _, known := definitionByID(a.Value.RoleDefinitionID); known && assignedTo(&a.Value, &k.caller) {
-			mine = append(mine, a.Value)
+	for _, prefix := range []string{assignmentPrefix(arm.ID{}), "/arm/"} {
+		all, _, err := store.List[store.RoleAssignment](k.ctx, k.Store, prefix)
+		if err != nil {
+			return nil, err
+		}
+		var mine []store.RoleAssignment
+		for _, a := range all {
+			if _, known := definitionByID(a.Value.RoleDefinitionID); known && assignedTo(&a.Value, &k.caller) {
+				mine = append(mine, a.Value)
+			}
+		}
+		if len(mine) > 0 {
+			return mine, nil
 		}
 	}
-	return mine, nil
+	return nil, nil
 }
 
 // someAssignment refuses callers who may do nothing at all here: a source's

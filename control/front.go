@@ -27,7 +27,7 @@ type route struct {
 	// that the request is about: 1 for the type of a collection or an action.
 	drop int
 	// action is what the caller must be allowed on that id; "{type}" stands for
-	// the id's type. "" means that any caller with some role assignment may.
+	// the id's type, "{listed}" for the one that the path lists. anybody and handlerAsks are the only others.
 	action string
 	need   need
 	handle func(*call) (*answer, error)

@@ -27,7 +27,7 @@ func (c *Control) operationRoutes() []*route {
 		// Who started an operation may follow it; the handler asks for more of
 		// others. Its URL names a version of its own, and outlives what the
 		// operation removes.
-		return &route{method: "GET", pattern: at + pattern, typ: "Microsoft.Resources/operations", drop: 6,
+		return &route{method: "GET", pattern: at + pattern, typ: "Microsoft.Resources/operations", drop: 6, action: handlerAsks,
 			handle: handle}
 	}
 	return []*route{

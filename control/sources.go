@@ -22,9 +22,8 @@ func (c *Control) sourceRoutes() []*route {
 	var all []*route
 	for _, in := range []string{"/subscriptions/{subscription}/resourceGroups/{group}/providers/", "/subscriptions/{subscription}/providers/"} {
 		one := in + "{resource...}"
-		list := r("GET", in+"{namespace}/{type}", "read", 2, (*call).listSources)
-		// The right to list a type is the right to read it, at the scope.
-		list.drop, list.action = 3, ""
+		list := r("GET", in+"{namespace}/{type}", "", 3, (*call).listSources)
+		list.action = "{listed}/read"
 		all = append(all, list,
 			r("GET", one, "read", 0, (*call).getSource),
 			r("PUT", one, "write", 0, (*call).putSource),
@@ -76,9 +75,6 @@ func bodyOfSource(s *store.Source) sourceBody {
 
 func (k *call) listSources() (*answer, error) {
 	typ := k.vars["namespace"] + "/" + k.vars["type"]
-	if err := k.may(typ+"/read", k.id); err != nil {
-		return nil, err
-	}
 	page, err := arm.ParsePage(k.request.URL.Query(), pageSize)
 	if err != nil {
 		return nil, err

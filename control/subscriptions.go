@@ -20,8 +20,8 @@ const pageSize = 200
 func (c *Control) subscriptionRoutes() []*route {
 	const one = "/subscriptions/{subscription}"
 	return []*route{
-		{method: "GET", pattern: "/tenants", typ: "Microsoft.Resources/tenants", versions: arm.Resources, drop: 1, handle: (*call).listTenants},
-		{method: "GET", pattern: "/subscriptions", typ: subscriptionType, versions: arm.Resources, drop: 1, handle: (*call).listSubscriptions},
+		{method: "GET", pattern: "/tenants", typ: "Microsoft.Resources/tenants", versions: arm.Resources, drop: 1, action: anybody, handle: (*call).listTenants},
+		{method: "GET", pattern: "/subscriptions", typ: subscriptionType, versions: arm.Resources, drop: 1, action: anybody, handle: (*call).listSubscriptions},
 		{method: "GET", pattern: one, typ: subscriptionType, versions: arm.Resources, action: subscriptionType + "/read", need: needSubscription,
 			handle: (*call).getSubscription},
 		// The right to make and remove subscriptions is one at the root.
