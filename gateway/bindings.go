@@ -136,8 +136,11 @@ func (t *table) find(c *trust.Caller, cluster trust.ClusterUID) []*bound {
 // namesResource is authn.NamesResource without its two copies, once per binding
 // and request.
 func namesResource(c *trust.Caller, id string) bool {
-	if len(c.ResourceID) != len(id) || id == "" {
+	if len(c.ResourceID) != len(id) || c.ResourceID == "" {
 		return false
+	}
+	if c.ResourceID == id {
+		return true // as nearly always
 	}
 	for i := 0; i < len(id); i++ {
 		if lower(id[i]) != lower(c.ResourceID[i]) {
