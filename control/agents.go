@@ -42,14 +42,8 @@ func (c *Control) agentRoutes() []agentRoute {
 	}
 }
 
-func (c *Control) mountAgents(mux *http.ServeMux) {
-	for _, rt := range c.agentRoutes() {
-		mux.HandleFunc(rt.path, func(w http.ResponseWriter, r *http.Request) { c.serveAgent(w, r, &rt) })
-	}
-	mux.HandleFunc(agentsPrefix, func(w http.ResponseWriter, r *http.Request) { c.serveAgent(w, r, nil) })
-}
-
-// serveAgent tells which agent calls before anything else is looked at.
+// serveAgent tells which agent calls before anything else is looked at. rt is
+// nil for a path without a route.
 func (c *Control) serveAgent(w http.ResponseWriter, r *http.Request, rt *agentRoute) {
 	ids := arm.NewRequestIDs(r.Header, newUID())
 	ids.Write(w.Header(), c.Location, c.Now())

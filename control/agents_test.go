@@ -157,8 +157,10 @@ func TestAgentRoutesAskWhoCalls(t *testing.T) {
 	if tried != 12 {
 		t.Errorf("%d tried", tried)
 	}
-	if r := w.call("", "GET", "/agents/v1/other", nil); r.status != 401 {
-		t.Errorf("unknown route: %d", r.status)
+	for _, path := range []string{"/agents/v1/other", "/agents/v1//state", "/agents/v1/state/", "/agents/v1/../v1/state", "/agents/v1/"} {
+		if r := w.call("", "GET", path, nil); r.status != 401 {
+			t.Errorf("%s: %d", path, r.status)
+		}
 	}
 	if r := good.call("GET", "/agents/v1/other", nil); r.status != 404 {
 		t.Errorf("unknown route: %d", r.status)

@@ -120,13 +120,15 @@ func New(c Config) (*Control, error) {
 // certificates where they are given (pki.Server); which of them counts is
 // decided here.
 func (c *Control) Handler() http.Handler {
-	mux := http.NewServeMux()
-	c.mountAgents(mux)
-	mux.HandleFunc("/", c.serveARM)
-	// ServeMux would redirect paths it finds unclean, without asking who calls.
+	// No ServeMux: it would redirect paths that it finds unclean without asking
+	// who calls.
+	agents := map[string]*agentRoute{}
+	for _, rt := range c.agentRoutes() {
+		agents[rt.path] = &rt
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, agentsPrefix) {
-			mux.ServeHTTP(w, r)
+			c.serveAgent(w, r, agents[r.URL.Path])
 			return
 		}
 		c.serveARM(w, r)

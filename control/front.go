@@ -260,7 +260,7 @@ func (rt *route) fits(path []string) (map[string]string, bool) {
 }
 
 // ours are the namespaces in which only the types of the route table exist.
-var ours = []string{"Microsoft.ContainerService", "Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features", "Sallyport.Access"}
+var ours = []string{"Microsoft.ContainerService", "Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features", "Sallyport.Access", "Sallyport.Identity"}
 
 // reserved refuses the generic routes for namespaces that are ours.
 func (k *call) reserved() error {
