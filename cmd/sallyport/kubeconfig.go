@@ -142,8 +142,14 @@ AZURE_FEDERATED_TOKEN_FILE, the context of that server.`,
 // clusterCredential finds who calls, and the server's CA.
 func (a *app) clusterCredential(who *asIdentity, server string) (*client.AuthorityCredential, error) {
 	file, err := a.config()
-	if err != nil {
+	var cache *client.TokenCache
+	switch {
+	case err == nil:
+		cache = file.Tokens()
+	case who.clientID == "":
 		return nil, err
+	default: // in a pod there may be no home, and none is needed
+		file = &client.File{}
 	}
 	var mine *client.Context
 	for i := range file.Contexts {
@@ -161,7 +167,7 @@ func (a *app) clusterCredential(who *asIdentity, server string) (*client.Authori
 			e.Hint = "sallyport login --server " + server + " ..., or give --client-id with its credential"
 			return nil, e
 		}
-		return mine.Credential(file.Tokens())
+		return mine.Credential(cache)
 	}
 	ca, err := execClusterCA()
 	if err != nil {
@@ -176,7 +182,7 @@ func (a *app) clusterCredential(who *asIdentity, server string) (*client.Authori
 	if who.tenant == "" {
 		return nil, usagef("the following arguments are required: --tenant")
 	}
-	return who.credential(server, ca, file.Tokens())
+	return who.credential(server, ca, cache)
 }
 
 // execClusterCA is the CA that kubectl hands to its plugins, "" if none.

@@ -40,7 +40,7 @@ Nouns and arguments are az's. Begin with:
 	g.StringVar(&a.contextName, "context", "", "Which server and caller; see 'account list'. Default: the current one.")
 	g.BoolVar(&a.onlyErrors, "only-show-errors", false, "Only show errors, suppressing warnings and progress.")
 	g.BoolVar(&a.debugging, "debug", false, "Show each call to the server.")
-	g.Bool("verbose", false, "As --debug, for scripts written for az.")
+	g.BoolVar(&a.debugging, "verbose", false, "As --debug, for scripts written for az.")
 	if err := root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.Formats, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // a flag that does not exist: a mistake in this program
 	}
