@@ -32,6 +32,7 @@ type Options struct {
 	MandateKey []byte   // PEM (PKIX, Ed25519): the key that signs what agents are told
 	Gateways   []string // host:port; empty: the control plane's
 	Image      string   // of sallyport-agent
+	NoAgents   bool     // leave the Deployments out: the agents run elsewhere, with the same rights
 
 	Accept []rbac.RoleConsent
 	Have   rbac.Installed // what the cluster holds of acceptances already, so that connecting again withdraws nothing
@@ -55,7 +56,11 @@ func Connect(o Options) ([]rbac.Explained, error) {
 	for _, s := range plan {
 		all = append(all, s.Explained)
 	}
-	return append(all, o.config(), o.deployment(reconciler), o.deployment(proxy)), nil
+	all = append(all, o.config())
+	if o.NoAgents {
+		return all, nil
+	}
+	return append(all, o.deployment(reconciler), o.deployment(proxy)), nil
 }
 
 // bindLists are the empty bind list and its binding; the list itself only where

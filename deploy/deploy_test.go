@@ -149,6 +149,27 @@ func TestConnectingAgainWithdrawsNothing(t *testing.T) {
 	}
 }
 
+func TestAgentsElsewhereHaveTheSameRightsAndNoDeployment(t *testing.T) {
+	with, err := Connect(options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options()
+	o.NoAgents = true
+	without, err := Connect(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(without) != len(with)-2 {
+		t.Fatalf("%d objects with, %d without the agents", len(with), len(without))
+	}
+	for i, e := range without {
+		if rbac.Key(e.Object) != rbac.Key(with[i].Object) {
+			t.Errorf("object %d is %s, want %s", i, rbac.Key(e.Object), rbac.Key(with[i].Object))
+		}
+	}
+}
+
 func TestConnectRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Options){
 		"no cluster":        func(o *Options) { o.Cluster = "" },

@@ -29,7 +29,7 @@ type connect struct {
 	httpsProxy, noProxy, trustBundle string
 	bundle, answer                   string
 	issuer, keysFile                 string
-	apply, yes, noWait               bool
+	apply, yes, noWait, noAgents     bool
 	timeout                          time.Duration
 }
 
@@ -61,6 +61,7 @@ The answer of step 2 is the cluster's public keys, by which its agents are known
 			f.flag(&c.apply, "apply", "", "Apply it now. With BUNDLE: apply that, without calling the server.")
 			c.consent.flags(f)
 			f.text(&c.image, "image", "", "Image of the agents; see 'sallyport image'. Default: "+defaultImage()+".")
+			f.flag(&c.noAgents, "no-agents", "", "Leave the two Deployments out: the agents run elsewhere, see docs/connect.md.")
 			f.many(&c.gateways, "gateways", "", "host:port of the gateways, when they are not the server itself.")
 			f.text(&c.httpsProxy, "https-proxy", "", "CONNECT proxy that the agents dial through.")
 			f.text(&c.noProxy, "no-proxy", "", "Hosts that the agents reach without it, comma-separated.")
@@ -196,7 +197,7 @@ func (a *app) handOver(ctx context.Context, c *connect, id string, k *kube.Clust
 func (c *connect) render(connection *client.Connection, roles []rbac.RoleConsent, have rbac.Installed) ([]rbac.Explained, error) {
 	p := connection.Properties
 	o := deploy.Options{Cluster: trust.ClusterUID(p.ClusterUID), Server: p.Server, ServerCA: []byte(p.ServerCA), MandateKey: []byte(p.MandateKey),
-		Image: c.image, Accept: roles, Have: have, HTTPSProxy: c.httpsProxy, NoProxy: c.noProxy}
+		Image: c.image, Accept: roles, Have: have, HTTPSProxy: c.httpsProxy, NoProxy: c.noProxy, NoAgents: c.noAgents}
 	if o.Image == "" {
 		o.Image = defaultImage()
 	}

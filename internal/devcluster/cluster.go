@@ -29,7 +29,9 @@ const (
 type Cluster struct {
 	cfg     Config
 	dir     string
-	temp    bool // dir was made by Start and is removed by Stop
+	temp    bool   // dir was made by Start and is removed by Stop
+	adopted bool   // the cluster is somebody else's, see Adopt
+	server  string // of an adopted one
 	bins    binaries
 	net     network
 	addr    netip.AddrPort
@@ -43,7 +45,12 @@ type Cluster struct {
 }
 
 // URL is the API server's, without a slash at the end.
-func (c *Cluster) URL() string { return "https://" + c.addr.String() }
+func (c *Cluster) URL() string {
+	if c.adopted {
+		return c.server
+	}
+	return "https://" + c.addr.String()
+}
 
 // CA is the certificate authority of the API server's certificate, in PEM.
 func (c *Cluster) CA() []byte { return bytes.Clone(c.ca) }
@@ -115,6 +122,10 @@ func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd 
 	if c.cfg.NetNS != "" {
 		args = append([]string{"--net=" + netnsPath(c.cfg.NetNS), "--", path}, args...)
 		cmd = exec.CommandContext(ctx, "nsenter", args...)
+	}
+	if c.adopted { // its credential plugins may need what its owner has
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig(), "KUBERC=off")
+		return cmd
 	}
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "KUBECONFIG=" + c.Kubeconfig(), "KUBERC=off",
