@@ -337,7 +337,7 @@ func (w *world) applied(rev int64) {
 
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("in vain: %s", what)
 		}
