@@ -95,9 +95,9 @@ func ex01(c *check) {
 			d.ends(reason, at).fail("%s", reason)
 			return
 		}
-		for _, f := range fields {
-			if f.State() == Unknown {
-				d.unclear(f, "a setting", x)
+		for _, k := range []string{"enableTraining", "enableInference", "allowInsecureConnections", "inferenceRouterServiceType", "internalLoadBalancerProvider"} {
+			if f := fields[k]; f.State() == Unknown {
+				d.unclear(f, "setting "+k, x)
 				return
 			}
 		}

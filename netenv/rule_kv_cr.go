@@ -38,7 +38,7 @@ func (c *check) eitherWay(d *draft, p pair, target *Resource, group, service str
 			w = by
 		}
 	}
-	az, tf := endpointFix(target.ID, group, c.endpointSubnet())
+	az, tf := c.endpointFix(target.ID, group, c.endpointSubnet())
 	d.fix(az, tf).judge(w, "the cluster reaches "+target.Label()+" privately")
 }
 

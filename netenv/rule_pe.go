@@ -90,7 +90,7 @@ func pe02(c *check) {
 			case len(names) == 1 && contains(wanted, names[0]):
 				d.see("group "+names[0]+" of "+label(target.Text()), groups).pass("%s has the sub-resource %s", label(target.Text()), names[0])
 			default:
-				az, tf := endpointFix(target.Text(), wanted[0], p.Get("subnet", "id").Text())
+				az, tf := c.endpointFix(target.Text(), wanted[0], p.Get("subnet", "id").Text())
 				d.ends("group "+strings.Join(names, ", ")+" of "+label(target.Text()), groups).fix(az, tf).
 					fail("%s has no sub-resource %q; it has %s", label(target.Text()), strings.Join(names, ", "), strings.Join(wanted, ", "))
 			}
@@ -111,9 +111,9 @@ func pe03(c *check) {
 			for _, u := range users[foldID(target.Text())] {
 				d := c.about(p, u.cluster)
 				subnet := p.Get("subnet", "id")
-				az, tf := endpointFix(target.Text(), groupsFor[fold(idType(target.Text()))][0], "<a subnet in the cluster's VNet or a peered one>")
+				az, tf := c.endpointFix(target.Text(), groupsFor[fold(idType(target.Text()))][0], "<a subnet in the cluster's VNet or a peered one>")
 				if groups, _ := x.Get("groupIds").Texts(); len(groups) > 0 {
-					az, tf = endpointFix(target.Text(), groups[0], "<a subnet in the cluster's VNet or a peered one>")
+					az, tf = c.endpointFix(target.Text(), groups[0], "<a subnet in the cluster's VNet or a peered one>")
 				}
 				if subnet.State() != Known {
 					d.unclear(subnet, "the subnet of private endpoint "+p.Name(), p)

@@ -111,7 +111,7 @@ func st01(c *check) {
 			if g == "queue" || g == "table" {
 				d.grave(Warning)
 			}
-			az, tf := endpointFix(st.ID, g, c.endpointSubnet())
+			az, tf := c.endpointFix(st.ID, g, c.endpointSubnet())
 			d.fix(az, tf).judge(c.privately(p.cluster, st.ID, g), "the cluster reaches "+g+" of "+st.Name()+" privately")
 		}
 	}
@@ -197,7 +197,7 @@ func st04(c *check) {
 		}
 		has, sure := c.hasEndpoint(ws)
 		hasSt, sureSt := c.hasEndpoint(st)
-		az, tf := endpointFix(st.ID, "blob", "<a subnet of the workspace endpoint's VNet>")
+		az, tf := c.endpointFix(st.ID, "blob", "<a subnet of the workspace endpoint's VNet>")
 		switch {
 		case shared != "":
 			d.see("both endpoints in VNet "+idName(shared), st.self()).pass("one VNet")
@@ -256,7 +256,7 @@ func (c *check) datastore(p pair, s *Resource, account Value) {
 		d.judge(w, "reached by service endpoint")
 		return
 	}
-	az, tf := endpointFix(st.ID, group, c.endpointSubnet())
+	az, tf := c.endpointFix(st.ID, group, c.endpointSubnet())
 	d.fix(az, tf).judge(c.privately(p.cluster, st.ID, group), "the cluster reaches "+group+" of "+st.Name()+" privately")
 }
 

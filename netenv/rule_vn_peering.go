@@ -5,7 +5,16 @@ import (
 	"net/netip"
 )
 
+// unpeered ends a rule about peerings when networks are shown and none of them
+// has one: what needs a peering (WS-02, ST-01, PE-03) says so itself.
+func (c *check) unpeered() {
+	if len(c.g.list(typePeering)) == 0 && len(c.g.list(typeVNet)) > 0 {
+		c.about().none("no peering among the networks shown")
+	}
+}
+
 func vn05(c *check) {
+	c.unpeered()
 	for _, p := range c.g.list(typePeering) {
 		from, remote := idParent(p.ID), p.Get("remoteVirtualNetwork", "id")
 		d := c.about(p)
@@ -29,6 +38,7 @@ func vn05(c *check) {
 }
 
 func vn06(c *check) {
+	c.unpeered()
 	for _, p := range c.g.list(typePeering) {
 		remote := p.Get("remoteVirtualNetwork", "id")
 		a, b := c.g.Resource(idParent(p.ID)), c.g.Resource(remote.Text())

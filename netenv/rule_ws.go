@@ -59,10 +59,18 @@ func ws01(c *check) {
 }
 
 // endpointFix makes a private endpoint.
-func endpointFix(target, group, subnet string) (string, string) {
+func (e *env) endpointFix(target, group, subnet string) (string, string) {
 	name := idName(target) + "-" + group
 	return "az network private-endpoint create -g " + idGroup(target) + " -n " + name + " --connection-name " + name + " --private-connection-resource-id " + target + " --group-id " + group + " --subnet " + subnet,
-		"resource \"azurerm_private_endpoint\" \"" + tfName(name) + "\" {\n  name                = \"" + name + "\"\n  location            = \"<region>\"\n  resource_group_name = \"" + idGroup(target) + "\"\n  subnet_id           = \"" + subnet + "\"\n  private_service_connection {\n    name                           = \"" + name + "\"\n    private_connection_resource_id = \"" + target + "\"\n    subresource_names              = [\"" + group + "\"]\n    is_manual_connection           = false\n  }\n  private_dns_zone_group {\n    name                 = \"default\"\n    private_dns_zone_ids = [" + zoneList(group) + "]\n  }\n}"
+		"resource \"azurerm_private_endpoint\" \"" + tfName(name) + "\" {\n  name                = \"" + name + "\"\n  location            = \"" + e.locationOf(subnet) + "\"\n  resource_group_name = \"" + idGroup(target) + "\"\n  subnet_id           = \"" + subnet + "\"\n  private_service_connection {\n    name                           = \"" + name + "\"\n    private_connection_resource_id = \"" + target + "\"\n    subresource_names              = [\"" + group + "\"]\n    is_manual_connection           = false\n  }\n  private_dns_zone_group {\n    name                 = \"default\"\n    private_dns_zone_ids = [" + zoneList(group) + "]\n  }\n}"
+}
+
+// locationOf a subnet's VNet; endpoints are made in it.
+func (e *env) locationOf(subnet string) string {
+	if v := e.g.Resource(idParent(subnet)); v != nil && v.Get("location").State() == Known {
+		return region(v.Get("location"))
+	}
+	return "<region>"
 }
 
 func zoneList(group string) string {
@@ -86,7 +94,7 @@ func (e *env) endpointSubnet() string {
 func ws02(c *check) {
 	for _, p := range c.pairs {
 		d := c.about(p.cluster, p.workspace).follow([]Step{p.how})
-		az, tf := endpointFix(p.workspace.ID, "amlworkspace", c.endpointSubnet())
+		az, tf := c.endpointFix(p.workspace.ID, "amlworkspace", c.endpointSubnet())
 		d.fix(az, tf).judge(c.privately(p.cluster, p.workspace.ID, "amlworkspace"), "the cluster reaches the workspace through an approved private endpoint")
 	}
 	c.unpaired()

@@ -42,7 +42,7 @@ func ws09(c *check) {
 				apart = o.key + " (" + o.group + ") in VNet " + idName(vnets[0])
 			}
 		}
-		az, tf := endpointFix(r.ID, "amlworkspace", "<subnet of the other endpoints' VNet>")
+		az, tf := c.endpointFix(r.ID, "amlworkspace", "<subnet of the other endpoints' VNet>")
 		switch {
 		case apart != "":
 			d.ends("workspace endpoint in VNet "+idName(own[0])+", "+apart, r.self()).fix(az, tf).fail("no workspace endpoint in the VNet of %s", apart)
