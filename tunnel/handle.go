@@ -203,20 +203,23 @@ func (h *Handle) closeLater(c io.Closer, cause error) {
 	if c == nil {
 		return
 	}
-	h.closing.Go(func() {
-		switch c := c.(type) {
-		case *Stream:
-			c.End(cause)
-		case net.Conn:
-			if cause != nil {
-				abortConn(c)
-			} else {
-				_ = closeSoon(c)
-			}
-		default:
-			_ = c.Close()
+	h.closing.Go(func() { closeOne(c, cause) })
+}
+
+// closeOne closes what Add took; with a cause nothing waits for a goodbye.
+func closeOne(c io.Closer, cause error) {
+	switch c := c.(type) {
+	case *Stream:
+		c.End(cause)
+	case net.Conn:
+		if cause != nil {
+			abortConn(c)
+		} else {
+			_ = closeSoon(c)
 		}
-	})
+	default:
+		_ = c.Close()
+	}
 }
 
 // Add puts something under the handle, to be closed by End or Done: an
@@ -241,9 +244,14 @@ func (h *Handle) Done() {
 	if h.caller != nil {
 		h.caller.stop()
 	}
+	var only io.Closer
 	if !h.ended {
-		for _, c := range h.closers {
-			h.closeLater(c, nil)
+		if len(h.closers) == 1 && h.conn == nil {
+			only = h.closers[0] // the answer of most requests: no need for a goroutine
+		} else {
+			for _, c := range h.closers {
+				h.closeLater(c, nil)
+			}
 		}
 		h.closers = nil
 		if h.conn != nil {
@@ -252,6 +260,9 @@ func (h *Handle) Done() {
 		}
 	}
 	h.mu.Unlock()
+	if only != nil {
+		closeOne(only, nil)
+	}
 	h.closing.Wait()
 	if h.cut != nil {
 		h.cut.Stop()
