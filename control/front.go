@@ -186,6 +186,10 @@ func (k *call) match() error {
 		if err != nil {
 			return noRoute(k.request)
 		}
+		if strings.Contains(s, "/") {
+			// One name for the route, several segments for the id.
+			return arm.Errorf(trust.Invalid, arm.BadRequest, "The request path '%.200s' has an encoded slash in a segment.", k.request.URL.EscapedPath())
+		}
 		k.path = append(k.path, s)
 	}
 	var methods []string
