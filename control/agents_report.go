@@ -281,8 +281,6 @@ func (c *Control) followBinding(ctx context.Context, b store.Item[store.Binding]
 	switch {
 	case renewed != nil:
 		return c.renew(ctx, b, m, renewed)
-	case report.Unseen:
-		return nil
 	case newest && found.Applied && withdrawn:
 		r.Grants, r.State, r.Problem = r.Desired, arm.Succeeded, nil
 	case !found.Applied && withdrawal[found.Problem.Code]:
