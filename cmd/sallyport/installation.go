@@ -21,11 +21,17 @@ func installation(a *app) []*cobra.Command {
 				}
 				f.text(&o.Source, "source", "", "A checkout of Sallyport to build from. Default: the working directory.")
 				f.text(&o.Devcluster, "devcluster", "", "A Kubernetes binary that was built before, instead of building one.")
+				if use == "up" {
+					f.text(&o.Kubeconfig, "kubeconfig", "", "A kubeconfig of a cluster of yours, to use instead of making one, with its --context. Every object is shown first, and the context's name must be typed.")
+				}
 				f.IntVar(&o.Nodes, "nodes", -1, "Real nodes to run, 0 to 3. Default: 1 where nodes can run.")
 			},
 			run: func(ctx context.Context, _ []string) (any, error) {
 				a.busy.stop()
-				o.Out, o.Live = a.out, a.outTerminal
+				if use == "up" {
+					o.Context = a.contextName
+				}
+				o.Out, o.In, o.Live = a.out, a.in, a.outTerminal
 				o.Color = a.outTerminal && a.color("x", "") != ""
 				return nil, run(ctx, o)
 			},

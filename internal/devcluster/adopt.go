@@ -14,7 +14,7 @@ import (
 
 // Adoption says which cluster that exists already [Adopt] takes in.
 type Adoption struct {
-	Binary   string // as in Config; only its kubectl is used
+	Binary   string // as in Config, or a folder with kubectl: nothing else is used
 	Dir      string // as in Config, but never temporary
 	Detached bool
 
@@ -26,11 +26,12 @@ type Adoption struct {
 // beside it, but nothing of it is started, changed or stopped here. Its
 // kubeconfig is a copy that holds the one context.
 func Adopt(ctx context.Context, a Adoption) (*Cluster, error) {
-	bins, err := newBinaries(a.Binary)
-	if err == nil {
-		err = bins.have("kubectl")
-	}
+	info, err := os.Stat(a.Binary)
 	if err != nil {
+		return nil, fmt.Errorf("adopt cluster: %w", err)
+	}
+	bins := binaries{path: a.Binary, folder: info.IsDir()}
+	if err := bins.have("kubectl"); err != nil {
 		return nil, fmt.Errorf("adopt cluster: %w", err)
 	}
 	if a.Dir == "" || a.Kubeconfig == "" || a.Context == "" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -39,7 +40,7 @@ type story struct {
 }
 
 // connect registers the cluster, puts the agents to work and makes the service.
-func (s *story) connect(ctx context.Context) error {
+func (s *story) connect(ctx context.Context, in io.Reader) error {
 	steps := []struct {
 		title string
 		args  []string
@@ -50,14 +51,18 @@ func (s *story) connect(ctx context.Context) error {
 		{"and makes a resource group.",
 			[]string{"group", "create", "-n", group, "-l", "local", "--query", "properties.provisioningState", "-o", "tsv"}, nil},
 		{"It connects its private cluster. The cluster's owner accepts two roles, one of them marked: outlives revocation.",
-			append([]string{"cluster", "connect", "-g", group, "-n", cluster, "--kubeconfig", s.cluster.Kubeconfig(), "--kube-context", "dev",
-				"--roles", roles, "--outlives-revocation", "--apply", "--yes", "--no-wait", "-o", "none"}, s.imageFlags()...), s.agents},
+			append([]string{"cluster", "connect", "-g", group, "-n", cluster, "--apply", "--yes", "--no-wait", "-o", "none"}, s.connectFlags()...), s.agents},
 		{"A service registers: it gets an identity of its own, and no right to anything.",
 			[]string{"identity", "create", "-g", group, "--type", sourceType, "-n", workspace, "--query", "identity.principalId", "-o", "tsv"}, nil},
 		{"It gets a way to prove who it is,",
 			[]string{"identity", "secret", "create", "-g", group, "--type", sourceType, "--identity-name", workspace, "--file", s.path("service.secret"), "-o", "none"}, s.serviceKubeconfig},
 	}
-	for _, step := range steps {
+	for i, step := range steps {
+		if i == 2 && s.adopted {
+			if err := s.consent(ctx, in); err != nil {
+				return err
+			}
+		}
 		err := s.step(step.title, "sallyport "+s.shown(step.args), func() (verdict, error) {
 			out, err := s.must(ctx, step.args...)
 			if err == nil && step.then != nil {
@@ -313,12 +318,14 @@ func (st *stream) ended(ctx context.Context, bound time.Duration) (time.Time, er
 	}
 }
 
-// imageFlags name the agents' image where it runs in pods.
-func (s *story) imageFlags() []string {
+// connectFlags are those of "cluster connect" besides its name: in pods the
+// agents need an image, elsewhere they are processes of this machine.
+func (s *story) connectFlags() []string {
+	flags := []string{"--kubeconfig", s.cluster.Kubeconfig(), "--kube-context", s.kubeContext, "--roles", roles, "--outlives-revocation"}
 	if s.nodes() {
-		return []string{"--image", agentImage}
+		return append(flags, "--image", agentImage)
 	}
-	return nil
+	return append(flags, "--no-agents")
 }
 
 // workload runs a pod to open a shell in, where there is a node.

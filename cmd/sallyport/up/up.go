@@ -20,6 +20,11 @@ type Options struct {
 	Devcluster string // a prebuilt Kubernetes binary; default: built from source
 	Nodes      int    // real nodes, 0 to 3; -1: one where they can run
 
+	// Kubeconfig and Context name a cluster that exists, to be used instead of
+	// one made for the story. In is where its name is typed in consent.
+	Kubeconfig, Context string
+	In                  io.Reader
+
 	Out   io.Writer
 	Color bool // Out is a terminal that shows colours
 	Live  bool // progress may rewrite its line
@@ -34,7 +39,7 @@ func Up(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := s.all(ctx); err != nil {
+	if err := s.all(ctx, o.In); err != nil {
 		// What failed is what a person wants to look at: it stays, and says how
 		// to remove it.
 		return errors.Join(err, s.cluster.Release(), fmt.Errorf("logs are in %s; `%s` removes everything", s.shown([]string{s.path("cluster", "logs")}), s.downCommand()))
@@ -58,7 +63,7 @@ func Demo(ctx context.Context, o Options) (err error) {
 			err = os.RemoveAll(s.dir)
 		}
 	}()
-	if err := s.all(ctx); err != nil {
+	if err := s.all(ctx, o.In); err != nil {
 		return err
 	}
 	if err := s.check(ctx); err != nil {
@@ -82,6 +87,9 @@ func Down(ctx context.Context, o Options) error {
 		return fmt.Errorf("%s was not made by sallyport up, so it is left alone", dir)
 	}
 	if err := devcluster.Recover(ctx, filepath.Join(dir, "cluster")); err != nil {
+		return err
+	}
+	if err := undo(ctx, dir, o.Out); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -131,41 +139,58 @@ func begin(ctx context.Context, o Options, detached bool) (*story, error) {
 	}
 	s := &story{world: &world{dir: dir, source: o.Source, from: from}, teller: t}
 	t.heading("Building and starting")
+	if err := s.startCluster(ctx, o, p, detached); err != nil {
+		return nil, err
+	}
+	err = s.step("Sallyport: server, agents, command line", "go build ./cmd/...", func() (verdict, error) {
+		return verdict{true, s.shown([]string{s.path("bin")})}, s.buildPrograms(ctx)
+	})
+	if err == nil {
+		err = s.step("The server: control plane, authority and gateway in one process, etcd embedded", "", func() (verdict, error) {
+			err := s.startServer(ctx)
+			return verdict{true, s.server}, err
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.cluster.Stop(context.WithoutCancel(ctx)))
+	}
+	return s, nil
+}
+
+// startCluster starts the story's own cluster, or takes in the one that is
+// named.
+func (s *story) startCluster(ctx context.Context, o Options, p *plan, detached bool) error {
+	if o.Kubeconfig != "" {
+		return s.step("Your cluster, "+o.Context, "", func() (verdict, error) { return s.adopt(ctx, o, detached) })
+	}
 	var binary string
-	if err := s.step("Kubernetes "+devcluster.KubernetesVersion+": etcd, API server, controllers, kubelet, kubectl", "", func() (verdict, error) {
+	if err := s.step("Kubernetes "+devcluster.KubernetesVersion+": etcd, API server, controllers, kubelet, kubectl", "", func() (_ verdict, err error) {
 		binary, err = devcluster.Build(ctx, devcluster.Options{Path: o.Devcluster, Source: o.Source}, s.progress(o.Live))
 		return verdict{true, p.Kubernetes}, err
 	}); err != nil {
-		return nil, err
+		return err
 	}
-	if err := s.step("Sallyport: server, agents, command line", "go build ./cmd/...", func() (verdict, error) {
-		return verdict{true, s.shown([]string{s.path("bin")})}, s.buildPrograms(ctx)
-	}); err != nil {
-		return nil, err
-	}
-	if err := s.step("A private cluster", "", func() (verdict, error) {
+	return s.step("A private cluster", "", func() (_ verdict, err error) {
+		s.kubeContext = "dev"
 		s.cluster, err = devcluster.Start(ctx, devcluster.Config{Binary: binary, Dir: s.path("cluster"), Detached: detached, Nodes: p.Nodes, AuditLevel: "Metadata"})
 		if err != nil {
 			return verdict{}, err
 		}
-		return verdict{true, fmt.Sprintf("API server at %s, %d nodes", s.cluster.URL(), p.Nodes)}, nil
-	}); err != nil {
-		return nil, err
-	}
-	err = s.step("The server: control plane, authority and gateway in one process, etcd embedded", "", func() (verdict, error) {
-		err := s.startServer(ctx)
-		return verdict{true, s.server}, err
+		return verdict{true, fmt.Sprintf("API server at %s, nodes: %d", s.cluster.URL(), p.Nodes)}, nil
 	})
-	if err != nil {
-		stopping := context.WithoutCancel(ctx)
-		return nil, errors.Join(err, s.cluster.Stop(stopping))
-	}
-	return s, nil
 }
 
 // planFor looks at what there is.
 func planFor(ctx context.Context, o Options, dir string) (*plan, error) {
 	p := &plan{Folder: dir, Root: os.Getuid() == 0, Nodes: o.Nodes, Kubernetes: "built before, from the cache"}
+	if o.Kubeconfig != "" || o.Context != "" {
+		p.Nodes, p.NoNodes = 0, "your cluster's own"
+		p.Kubernetes = "context " + o.Context + " of " + o.Kubeconfig
+		if o.Kubeconfig == "" || o.Context == "" {
+			p.Missing = append(p.Missing, "--kubeconfig FILE and --context NAME go together: nothing is taken from your environment")
+		}
+		return p, nil
+	}
 	switch _, err := devcluster.Find(ctx, devcluster.Options{Path: o.Devcluster, Source: o.Source}); {
 	case errors.Is(err, devcluster.ErrNotBuilt):
 		p.Build, p.Kubernetes = true, devcluster.KubernetesVersion+", built from source once and kept"
@@ -228,12 +253,12 @@ func (s *story) progress(live bool) func(devcluster.Progress) {
 }
 
 // all is the story from the first login to the last refusal.
-func (s *story) all(ctx context.Context) error {
+func (s *story) all(ctx context.Context, in io.Reader) error {
 	s.heading("Connecting")
 	if err := s.workload(ctx); err != nil {
 		return err
 	}
-	if err := s.connect(ctx); err != nil {
+	if err := s.connect(ctx, in); err != nil {
 		return err
 	}
 	s.heading("The story of one binding")

@@ -31,6 +31,9 @@ type world struct {
 	from    string // the working directory, for what is printed
 	server  string // https://host:port
 	uid     string // of the cluster's registration
+
+	kubeContext string // of the owner's kubeconfig
+	adopted     bool   // the cluster is the caller's own
 }
 
 func (w *world) path(parts ...string) string {
@@ -190,9 +193,13 @@ func (w *world) agentCredentials(ctx context.Context, account string) (kubeconfi
 		return "", "", err
 	}
 	kubeconfig, enrol = w.path("agents", account+".kubeconfig"), w.path("agents", account+".token")
+	reach := map[string]any{"server": w.cluster.URL()}
+	if ca := w.cluster.CA(); len(ca) > 0 {
+		reach["certificate-authority-data"] = ca
+	}
 	conf := map[string]any{
 		"apiVersion": "v1", "kind": "Config", "current-context": "c",
-		"clusters": []any{map[string]any{"name": "c", "cluster": map[string]any{"server": w.cluster.URL(), "certificate-authority-data": w.cluster.CA()}}},
+		"clusters": []any{map[string]any{"name": "c", "cluster": reach}},
 		"users":    []any{map[string]any{"name": "u", "user": map[string]any{"token": strings.TrimSpace(token)}}},
 		"contexts": []any{map[string]any{"name": "c", "context": map[string]any{"cluster": "c", "user": "u"}}},
 	}
