@@ -206,6 +206,8 @@ func endpointCases() []ruleCase {
 		{code: "EX-01", want: Undecided, change: forget("extensions.json")},
 		{code: "EX-02", want: Fail, change: set(settings+"internalLoadBalancerProvider", nil)},
 		{code: "EX-02", want: Undecided, change: forget("records.json")},
+		{code: "EG-01", want: Fail, change: set("nsgs.json aks securityRules.2.access", "Deny")},
+		{code: "EG-01", want: Undecided, change: forget("nsgs.json")},
 	}
 }
 

@@ -264,7 +264,7 @@ func (e *env) detect() (Profile, string) {
 // Rules in the order of their codes' groups. The slice is the caller's own.
 func Rules() []*Rule {
 	var out []*Rule
-	for _, group := range [][]*Rule{rulesVN(), rulesAK(), rulesWS(), rulesST(), rulesKV(), rulesCR(), rulesPE(), rulesDN(), rulesRB(), rulesTA(), rulesEX()} {
+	for _, group := range [][]*Rule{rulesVN(), rulesAK(), rulesWS(), rulesST(), rulesKV(), rulesCR(), rulesPE(), rulesDN(), rulesRB(), rulesTA(), rulesEX(), rulesEG()} {
 		out = append(out, group...)
 	}
 	return out

@@ -152,13 +152,7 @@ func (b block) write(out *strings.Builder, indent string) {
 		fmt.Fprintf(out, " %q", l)
 	}
 	out.WriteString(" {\n")
-	width := 0
-	for _, a := range b.attrs {
-		width = max(width, len(a.name))
-	}
-	for _, a := range b.attrs {
-		fmt.Fprintf(out, "%s  %-*s = %s\n", indent, width, a.name, hclValue(a.value, indent+"  "))
-	}
+	writeSettings(out, b.attrs, indent+"  ")
 	for _, n := range b.blocks {
 		if len(b.attrs) > 0 {
 			out.WriteByte('\n')
@@ -166,6 +160,29 @@ func (b block) write(out *strings.Builder, indent string) {
 		n.write(out, indent+"  ")
 	}
 	out.WriteString(indent + "}\n")
+}
+
+// writeSettings aligns arguments as terraform fmt does: one on several lines
+// stands apart.
+func writeSettings(out *strings.Builder, list []setting, indent string) {
+	width := 0
+	values := make([]string, len(list))
+	for i, a := range list {
+		if values[i] = hclValue(a.value, indent); !strings.Contains(values[i], "\n") {
+			width = max(width, len(a.name))
+		}
+	}
+	for i, a := range list {
+		w := choose(strings.Contains(values[i], "\n"), 0, width)
+		fmt.Fprintf(out, "%s%-*s = %s\n", indent, w, a.name, values[i])
+	}
+}
+
+func choose(b bool, yes, no int) int {
+	if b {
+		return yes
+	}
+	return no
 }
 
 func hclValue(v any, indent string) string {
@@ -183,9 +200,7 @@ func hclValue(v any, indent string) string {
 	case []setting:
 		var out strings.Builder
 		out.WriteString("{\n")
-		for _, s := range v {
-			fmt.Fprintf(&out, "%s  %s = %s\n", indent, s.name, hclValue(s.value, indent+"  "))
-		}
+		writeSettings(&out, v, indent+"  ")
 		return out.String() + indent + "}"
 	}
 	return fmt.Sprint(v)

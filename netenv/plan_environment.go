@@ -6,12 +6,12 @@ import (
 )
 
 // Terraform writes the whole environment of an intent. It needs the providers
-// azurerm 4 and azapi 2.
+// azurerm 5 and azapi 2.
 func (in Intent) Terraform() string {
 	head := `# ` + string(in.Profile) + ` environment ` + in.Name + `, made by sallyport env plan
 terraform {
   required_providers {
-    azurerm = { source = "hashicorp/azurerm", version = "~> 4.0" }
+    azurerm = { source = "hashicorp/azurerm", version = "~> 5.0" }
     azapi   = { source = "azure/azapi", version = "~> 2.0" }
   }
 }
@@ -123,12 +123,12 @@ func (in Intent) doors() []block {
 	for _, z := range zones {
 		out = append(out,
 			resource("azurerm_private_dns_zone", tfName(z), setting{"name", z}, setting{"resource_group_name", expr("azurerm_resource_group.env.name")}),
-			resource("azurerm_private_dns_zone_virtual_network_link", tfName(z), setting{"name", in.Name}, setting{"resource_group_name", expr("azurerm_resource_group.env.name")},
-				setting{"private_dns_zone_name", expr("azurerm_private_dns_zone." + tfName(z) + ".name")}, setting{"virtual_network_id", expr("azurerm_virtual_network.env.id")}, setting{"registration_enabled", false}))
+			resource("azurerm_private_dns_zone_virtual_network_link", tfName(z), setting{"name", in.Name},
+				setting{"private_dns_zone_id", expr("azurerm_private_dns_zone." + tfName(z) + ".id")}, setting{"virtual_network_id", expr("azurerm_virtual_network.env.id")}, setting{"registration_enabled", false}))
 	}
 	node, _, _ := in.subnets()
-	out = append(out, resource("azurerm_private_dns_a_record", "router", setting{"name", record}, setting{"resource_group_name", expr("azurerm_resource_group.env.name")},
-		setting{"zone_name", expr("azurerm_private_dns_zone." + tfName(routerZone) + ".name")}, setting{"ttl", 300}, setting{"records", []any{asAddr(asNumber(lastOf(node)) - 5).String()}}))
+	out = append(out, resource("azurerm_private_dns_a_record", "router", setting{"name", record},
+		setting{"private_dns_zone_id", expr("azurerm_private_dns_zone." + tfName(routerZone) + ".id")}, setting{"ttl", 300}, setting{"records", []any{asAddr(asNumber(lastOf(node)) - 5).String()}}))
 	return append(out, endpoints...)
 }
 
@@ -159,8 +159,8 @@ func (in Intent) cluster() []block {
 	}
 	compute := resource("azapi_resource", "compute", setting{"type", "Microsoft.MachineLearningServices/workspaces/computes@2024-10-01"}, setting{"name", in.Name + "-k8s"},
 		setting{"parent_id", expr("azurerm_machine_learning_workspace.env.id")}, setting{"location", in.Region},
-		setting{"body", []setting{{"properties", []setting{{"computeType", "Kubernetes"}, {"resourceId", expr("azurerm_kubernetes_cluster.env.id")}, {"properties", []setting{{"namespace", "default"}}}}}}},
-		setting{"depends_on", []any{expr("azurerm_kubernetes_cluster_extension.azureml"), expr("azurerm_kubernetes_cluster_trusted_access_role_binding.ml")}}).with(inner("identity", setting{"type", "SystemAssigned"}))
+		setting{"depends_on", []any{expr("azurerm_kubernetes_cluster_extension.azureml"), expr("azurerm_kubernetes_cluster_trusted_access_role_binding.ml")}},
+		setting{"body", []setting{{"properties", []setting{{"computeType", "Kubernetes"}, {"resourceId", expr("azurerm_kubernetes_cluster.env.id")}, {"properties", []setting{{"namespace", "default"}}}}}}}).with(inner("identity", setting{"type", "SystemAssigned"}))
 	out = append(out,
 		resource("azurerm_kubernetes_cluster_trusted_access_role_binding", "ml", setting{"name", "ml"}, setting{"kubernetes_cluster_id", expr("azurerm_kubernetes_cluster.env.id")},
 			setting{"source_resource_id", expr("azurerm_machine_learning_workspace.env.id")}, setting{"roles", []any{mlRole}}),

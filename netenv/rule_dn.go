@@ -272,7 +272,7 @@ func (c *check) linked(d *draft, z *Resource, vnet string, at []string) {
 			}
 		}
 		az := "az network private-dns link vnet create -g " + idGroup(z.ID) + " -z " + z.Name() + " -n " + idName(v) + " -v " + v + " -e false"
-		tf := "resource \"azurerm_private_dns_zone_virtual_network_link\" \"" + tfName(z.Name()+"-"+idName(v)) + "\" {\n  name                  = \"" + idName(v) + "\"\n  resource_group_name   = \"" + idGroup(z.ID) + "\"\n  private_dns_zone_name = \"" + z.Name() + "\"\n  virtual_network_id    = \"" + v + "\"\n  registration_enabled  = false\n}"
+		tf := "resource \"azurerm_private_dns_zone_virtual_network_link\" \"" + tfName(z.Name()+"-"+idName(v)) + "\" {\n  name                 = \"" + idName(v) + "\"\n  private_dns_zone_id  = \"" + z.ID + "\"\n  virtual_network_id   = \"" + v + "\"\n  registration_enabled = false\n}"
 		d.fix(az, tf)
 		if link == nil {
 			if c.g.complete(typeLink, z.ID) {

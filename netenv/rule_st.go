@@ -291,7 +291,7 @@ func serviceEndpointFix(c *check, cluster, target *Resource, service string) (st
 	command := map[string]string{"Microsoft.Storage": "az storage account network-rule add -g %g --account-name %n --subnet ", "Microsoft.KeyVault": "az keyvault network-rule add -g %g -n %n --subnet "}[service]
 	command = strings.NewReplacer("%g", idGroup(target.ID), "%n", target.Name()).Replace(command)
 	return "az network vnet subnet update --ids " + subnet + " --service-endpoints " + service + "\n" + command + subnet,
-		"resource \"azurerm_subnet\" \"" + tfName(idName(subnet)) + "\" {\n  service_endpoints = [\"" + service + "\"]\n}\n# and " + subnet + " among the virtual_network_subnet_ids of " + target.Name()
+		"resource \"azurerm_subnet\" \"" + tfName(idName(subnet)) + "\" {\n  service_endpoint {\n    service = \"" + service + "\"\n  }\n}\n# and " + subnet + " among the virtual_network_subnet_ids of " + target.Name()
 }
 
 func st07(c *check) {
