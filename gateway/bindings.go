@@ -36,6 +36,7 @@ type place struct {
 	uid    trust.ClusterUID
 	name   string   // resource id
 	shut   string   // why nobody is let in; "" lets in
+	agents bool     // may hold tunnels
 	around []string // keys of its group and subscription
 	ranges []netip.Prefix
 }
@@ -254,13 +255,13 @@ func isGroup(sourceID string) bool {
 	return strings.Contains(trust.Fold(sourceID), "/providers/sallyport.identity/groups/")
 }
 
-// known says whether a cluster is registered, for the tunnels.
+// known says whether a cluster is registered and connected, for the tunnels.
 func (t *table) known(uid trust.ClusterUID) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for _, p := range t.clusters {
 		if p.uid == uid {
-			return true
+			return p.agents
 		}
 	}
 	return false

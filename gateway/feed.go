@@ -147,7 +147,7 @@ func (g *Gateway) take(key string, value []byte, revision int64) {
 }
 
 func placeOf(key string, r *store.Cluster) *place {
-	p := &place{key: key, uid: r.UID, name: r.ID, around: surroundings(key)}
+	p := &place{key: key, uid: r.UID, name: r.ID, around: surroundings(key), agents: r.Enrolment != nil}
 	switch {
 	case r.Deleting:
 		p.shut = "being deleted"

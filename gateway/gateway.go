@@ -86,6 +86,7 @@ type Gateway struct {
 	table   *table
 	flights *flights
 	hub     *tunnel.Hub
+	serving serving
 	replica *replica
 	peers   *peers
 

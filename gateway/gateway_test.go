@@ -133,7 +133,7 @@ func TestTheClustersOwnAudienceIsGoodThere(t *testing.T) {
 
 func TestUnknownAndUnboundClustersLookTheSame(t *testing.T) {
 	w := newWorld(t)
-	w.commit(store.Put(store.Cluster{ID: clusterID + "2", UID: clusterB}))
+	w.commit(store.Put(store.Cluster{ID: clusterID + "2", UID: clusterB, Enrolment: w.cluster().Enrolment}))
 	nobody := trust.ClusterUID("dddddddd-dddd-4ddd-8ddd-dddddddddddd")
 	ask := func(uid trust.ClusterUID) (int, string, http.Header) {
 		resp, body := w.do("GET", "/x", func(r *http.Request) { r.URL.Path = "/clusters/" + string(uid) + "/api/v1/pods" })

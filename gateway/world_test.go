@@ -303,7 +303,7 @@ func (w *world) binding() store.Binding {
 }
 
 func (w *world) cluster() store.Cluster {
-	return store.Cluster{ID: clusterID, UID: clusterA, Location: "westeurope", State: "Succeeded"}
+	return store.Cluster{ID: clusterID, UID: clusterA, Location: "westeurope", State: "Succeeded", Enrolment: &store.Enrolment{ServiceAccountIssuer: "https://kubernetes.default.svc"}}
 }
 
 func (w *world) source() store.Source {

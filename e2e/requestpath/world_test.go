@@ -117,7 +117,7 @@ func newWorld(t *testing.T, api apiServer) *world {
 		t.Fatal(err)
 	}
 	agent := w.newAgent(api, log)
-	w.commit(store.Put(store.Cluster{ID: clusterID, UID: clusterUID}), store.Put(store.Source{ID: sourceID, Identity: &store.SystemIdentity{PrincipalID: oid}}), store.Put(w.binding()))
+	w.commit(store.Put(store.Cluster{ID: clusterID, UID: clusterUID, Enrolment: &store.Enrolment{}}), store.Put(store.Source{ID: sourceID, Identity: &store.SystemIdentity{PrincipalID: oid}}), store.Put(w.binding()))
 
 	outside, inside := tcpPair(t)
 	run(t, func(ctx context.Context) { _ = records.Run(ctx) })
