@@ -18,10 +18,11 @@ import (
 // Defaults and bounds of the queue.
 const (
 	defaultQueue = 4096
-	overflow     = 16          // times the queue: what is taken at most
-	fullBound    = time.Second // how long the queue may be full before new requests are refused
-	batchBytes   = 64 << 10    // what one write holds at most, unless one line is longer
-	largestKept  = 16 << 10    // larger buffers are not pooled
+	overflow     = 16                   // times the queue: what is taken at most
+	fullBound    = time.Second          // how long the queue may be full before new requests are refused
+	batchBytes   = 64 << 10             // what one write holds at most, unless one line is longer
+	largestKept  = 16 << 10             // larger buffers are not pooled
+	gather       = 5 * time.Millisecond // from the first line of a batch to its write: one write for many requests
 	firstRetry   = 50 * time.Millisecond
 	lastRetry    = time.Second
 )
@@ -38,6 +39,8 @@ type Config struct {
 
 // Log is a bounded queue in front of one writer. Its methods may be called by
 // any number of goroutines; none of them waits for the sink.
+//
+// Lines are written within a few milliseconds, those of many requests at once.
 //
 // A record of a request that was let through is taken even when the queue is
 // full: within the second until new requests are refused, and from what runs
@@ -153,9 +156,12 @@ func (l *Log) lost(ctx context.Context, e *Event, err error) error {
 func (l *Log) Run(ctx context.Context) error {
 	defer l.end()
 	batch := make([]byte, 0, batchBytes)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for {
 		select {
 		case <-l.more:
+			l.gather(ctx, timer)
 			if err := l.writeAll(ctx, &batch); err != nil {
 				return err
 			}
@@ -164,6 +170,18 @@ func (l *Log) Run(ctx context.Context) error {
 			defer cancel()
 			return l.writeAll(last, &batch)
 		}
+	}
+}
+
+// gather waits a moment for more lines, unless there are many.
+func (l *Log) gather(ctx context.Context, timer *time.Timer) {
+	if l.unwritten.Load() >= int64(l.limit)/2 {
+		return
+	}
+	timer.Reset(gather)
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 
