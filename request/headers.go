@@ -20,18 +20,21 @@ func begins(name, lowerPrefix string) bool {
 		return false
 	}
 	for i := 0; i < len(lowerPrefix); i++ {
-		c := name[i]
-		switch {
-		case 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		case c == '_':
-			c = '-'
-		}
-		if c != lowerPrefix[i] {
+		if lowered(name[i]) != lowerPrefix[i] {
 			return false
 		}
 	}
 	return true
+}
+
+func lowered(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	case c == '_':
+		return '-'
+	}
+	return c
 }
 
 // hopByHop are the connection's own headers (RFC 9110 7.6.1), to be dropped in
@@ -52,8 +55,13 @@ var identityPrefixes = []string{
 	"proxy-", "x-remote-", "x-forwarded-", "x-original-forwarded-", "x-auth-request-", "x-authenticated-",
 	"x-ssl-", "ssl-client-", "x-client-cert", "x-client-verify", "x-ms-client-principal",
 	"x-amzn-oidc-", "x-goog-authenticated-", "x-goog-iap-", "cf-access-", "tailscale-user-",
-	"sallyport-",
+	"sallyport-", "impersonate",
 }
+
+var (
+	notSent     = newHeaderSet(hopByHop, identity).withPrefixes(identityPrefixes...)
+	notAnswered = newHeaderSet(hopByHop, toCaller).withPrefixes(toCallerPrefixes...)
+)
 
 // bearerProtocol begins a WebSocket subprotocol that carries a bearer token
 // (k8s.io/apiserver, pkg/authentication/request/websocket).
@@ -92,7 +100,7 @@ func CheckRequestHeaders(h, trailer http.Header) error {
 func FilterRequest(h http.Header) {
 	dropNamed(h)
 	for name := range h {
-		if oneOf(name, hopByHop) || oneOf(name, identity) || oneOfPrefixes(name, identityPrefixes) || begins(name, "impersonate") {
+		if notSent.has(name) {
 			delete(h, name)
 		}
 	}
@@ -163,7 +171,7 @@ var toCallerPrefixes = []string{"access-control-", "proxy-", "sallyport-"}
 func FilterResponse(h http.Header) {
 	dropNamed(h)
 	for name := range h {
-		if oneOf(name, hopByHop) || oneOf(name, toCaller) || oneOfPrefixes(name, toCallerPrefixes) {
+		if notAnswered.has(name) {
 			delete(h, name)
 		}
 	}
@@ -214,17 +222,41 @@ func Protocol(value string) (string, error) {
 	return "", trust.Errorf(trust.Unsupported, "upgrade to %.40q is refused: Kubernetes speaks websocket and SPDY/3.1", value)
 }
 
-func oneOf(name string, list []string) bool {
-	for _, n := range list {
+// headerSet is names and prefixes of headers, by first letter: most headers of
+// a request begin with one that nothing here begins with.
+type headerSet [256]headerGroup
+
+type headerGroup struct{ names, prefixes []string }
+
+func newHeaderSet(names ...[]string) (s headerSet) {
+	for _, list := range names {
+		for _, n := range list {
+			g := &s[n[0]]
+			g.names = append(g.names, n)
+		}
+	}
+	return s
+}
+
+func (s headerSet) withPrefixes(prefixes ...string) headerSet {
+	for _, p := range prefixes {
+		g := &s[p[0]]
+		g.prefixes = append(g.prefixes, p)
+	}
+	return s
+}
+
+func (s *headerSet) has(name string) bool {
+	if name == "" {
+		return false
+	}
+	g := &s[lowered(name[0])]
+	for _, n := range g.names {
 		if matches(name, n) {
 			return true
 		}
 	}
-	return false
-}
-
-func oneOfPrefixes(name string, list []string) bool {
-	for _, p := range list {
+	for _, p := range g.prefixes {
 		if begins(name, p) {
 			return true
 		}
