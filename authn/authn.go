@@ -352,5 +352,5 @@ func wellFormedID(id string) bool {
 // compared without regard to ASCII case. It adds to the comparison of
 // principals and never replaces it: paths hold names that can be reused.
 func NamesResource(c *trust.Caller, resourceID string) bool {
-	return c.ResourceID != "" && trust.Fold(c.ResourceID) == trust.Fold(resourceID)
+	return c.ResourceID != "" && trust.SameFold(c.ResourceID, resourceID)
 }

@@ -329,7 +329,7 @@ func (d *Directory) Stands(c *trust.Caller) error {
 		return err
 	}
 	i, known := d.identities[trust.Fold(c.ClientID)]
-	if !known || i.ObjectID != c.Object || trust.Fold(i.TenantID) != c.Tenant || trust.Fold(i.ResourceID) != trust.Fold(c.ResourceID) {
+	if !known || i.ObjectID != c.Object || trust.Fold(i.TenantID) != c.Tenant || !trust.SameFold(i.ResourceID, c.ResourceID) {
 		return gone("the identity that the token is of was removed")
 	}
 	if _, known := d.credentials[c.Credential]; known {

@@ -86,6 +86,26 @@ func RevisionOf(rules []Rule) Revision {
 // Revision is the role's current revision.
 func (r Role) Revision() Revision { return RevisionOf(r.Rules) }
 
+// SameFold is Fold(a) == Fold(b), without the copies.
+func SameFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := 0; i < len(a); i++ {
+		if a[i] != b[i] && foldByte(a[i]) != foldByte(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func foldByte(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
 // Fold lower-cases ASCII letters and leaves everything else alone. It is how
 // resource ids, types and role names compare: unlike Unicode case folding it
 // cannot make the Kelvin sign equal to k.

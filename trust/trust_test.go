@@ -184,3 +184,14 @@ func TestFoldIsASCIIOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestSameFold(t *testing.T) {
+	words := []string{"", "a", "A", "K", "k", "\u212a", "ab", "aB", "[", "{", "@", "`", "a/B-c", "A/b-C", "\xc1", "\xe1"}
+	for _, a := range words {
+		for _, b := range words {
+			if got, want := SameFold(a, b), Fold(a) == Fold(b); got != want {
+				t.Errorf("SameFold(%q, %q) = %v", a, b, got)
+			}
+		}
+	}
+}
