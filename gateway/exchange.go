@@ -41,13 +41,13 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &exchange{g: g, w: w, r: r, from: g.clientAddress(r)}
-	path, _, _ := strings.Cut(target, "?")
-	x.event = audit.Event{
-		Stage: audit.ResponseComplete, ID: newID(), Received: g.now(), Cluster: cluster,
-		RequestURI: path, Verb: r.Method, UserAgent: r.UserAgent(),
-	}
+	// Field by field: an Event is large, and so would be this function's frame.
+	e := &x.event
+	e.Stage, e.ID, e.Received, e.Cluster = audit.ResponseComplete, newID(), g.now(), cluster
+	e.RequestURI, _, _ = strings.Cut(target, "?")
+	e.Verb, e.UserAgent = r.Method, r.UserAgent()
 	if x.from.IsValid() {
-		x.event.SourceIP = x.from.String()
+		e.SourceIP = x.from.String()
 	}
 	w.Header()[request.AuditID] = []string{x.event.ID}
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {

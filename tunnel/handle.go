@@ -71,6 +71,7 @@ type Handle struct {
 // the handler returns. r.Body is replaced by one whose Close makes a blocked
 // Read return, which net/http's HTTP/1 body does not.
 func NewHandle(w http.ResponseWriter, r *http.Request) *Handle {
+	growStack(0)
 	h := &Handle{rc: http.NewResponseController(w), shared: r.ProtoMajor > 1, over: r.Context().Done()}
 	h.under, _ = r.Context().Value(netConnKey{}).(net.Conn)
 	if r.Body != nil && r.Body != http.NoBody {
@@ -88,6 +89,17 @@ func NewHandle(w http.ResponseWriter, r *http.Request) *Handle {
 	}
 	h.detach = context.AfterFunc(r.Context(), func() { h.End(context.Cause(r.Context())) })
 	return h
+}
+
+// growStack makes the calling goroutine's stack large enough for the whole way
+// of a request. net/http begins each request on a new goroutine whose small
+// stack grows by being copied, each time with every frame that it holds by
+// then. Grown here it is copied once, early, with few of them.
+//
+//go:noinline
+func growStack(i int) byte {
+	var room [5 << 10]byte // more than any step below a handler needs, net/http's included
+	return room[i&1]
 }
 
 // callerBody is the body of a caller's request. When the far side ends early,
