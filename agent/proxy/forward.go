@@ -90,6 +90,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.refuse(w, r, err, &q.attributes)
 		return
 	}
+	if q.stream {
+		as := identityOf(q.token)
+		q.as.Store(&as)
+	}
 	p.metrics.allowed.Inc()
 	if q.parsed.Upgrade != "" {
 		p.upgrade(w, r, q)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -39,6 +40,7 @@ func (p *Proxy) recheckStreams(ctx context.Context) error {
 
 type reviewKey struct {
 	binding    trust.BindingUID
+	identity   string
 	attributes trust.Attributes
 }
 
@@ -46,7 +48,7 @@ type reviewKey struct {
 func (p *Proxy) recheckOnce(ctx context.Context) {
 	groups := map[reviewKey][]*request{}
 	for _, q := range p.running.streams() {
-		key := reviewKey{q.binding, q.attributes}
+		key := reviewKey{q.binding, q.identity(), q.attributes}
 		groups[key] = append(groups[key], q)
 	}
 	for key, streams := range groups {
@@ -71,11 +73,14 @@ func (p *Proxy) review(ctx context.Context, key reviewKey) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
 	defer cancel()
 	token, err := p.tokens.get(ctx, key.binding)
-	if trust.KindOf(err) == trust.Forbidden && err != nil {
+	if err != nil && (trust.KindOf(err) == trust.Forbidden || errors.Is(err, errMayNot)) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
+	}
+	if now := identityOf(token); key.identity != "" && now != key.identity {
+		return false, nil // it was deleted, and what stands there now is another
 	}
 	code, allowed, err := p.askReview(ctx, p.upstream.h2, "Bearer "+token, key.attributes)
 	switch {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/sallyport/sallyport/mandate"
 	"github.com/sallyport/sallyport/trust"
@@ -49,6 +50,16 @@ type request struct {
 	binding    trust.BindingUID
 	attributes trust.Attributes
 	stream     bool
+	as         atomic.Pointer[string] // the ServiceAccount's uid, once its token is there
+}
+
+// identity is the uid of the ServiceAccount that the request runs as, "" if it
+// is not known.
+func (q *request) identity() string {
+	if as := q.as.Load(); as != nil {
+		return *as
+	}
+	return ""
 }
 
 // running is the state in force and every request that runs under it. A request

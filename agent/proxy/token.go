@@ -3,12 +3,15 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +59,10 @@ func (t *tokens) entry(uid trust.BindingUID) *tokenEntry {
 	}
 	return e
 }
+
+// errMayNot: the API server knows the agent and refuses it a binding's token.
+// The owner took that right away, with the namespace of all bindings perhaps.
+var errMayNot = errors.New("HTTP 403")
 
 // get returns a token of the binding's ServiceAccount.
 func (t *tokens) get(ctx context.Context, uid trust.BindingUID) (string, error) {
@@ -139,8 +146,10 @@ func (t *tokens) request(ctx context.Context, uid trust.BindingUID) (string, tim
 	case resp.StatusCode == http.StatusCreated:
 	case resp.StatusCode == http.StatusNotFound:
 		return "", time.Time{}, trust.Errorf(trust.Forbidden, "the binding's identity does not exist in the cluster: it is not applied yet, or the cluster's owner removed it")
-	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
-		return "", time.Time{}, trust.Errorf(trust.Unavailable, "the cluster does not let the agent make the binding's token").Because(fmt.Errorf("HTTP %d: %.200s", resp.StatusCode, data))
+	case resp.StatusCode == http.StatusForbidden:
+		return "", time.Time{}, trust.Errorf(trust.Unavailable, "the cluster does not let the agent make the binding's token").Because(fmt.Errorf("%w: %.200s", errMayNot, data))
+	case resp.StatusCode == http.StatusUnauthorized:
+		return "", time.Time{}, trust.Errorf(trust.Unavailable, "the cluster does not know the agent's own token").Because(fmt.Errorf("HTTP %d: %.200s", resp.StatusCode, data))
 	default:
 		return "", time.Time{}, trust.Errorf(trust.Unavailable, "the API server did not make the binding's token").Because(fmt.Errorf("HTTP %d: %.200s", resp.StatusCode, data))
 	}
@@ -149,4 +158,29 @@ func (t *tokens) request(ctx context.Context, uid trust.BindingUID) (string, tim
 		return "", time.Time{}, trust.Errorf(trust.Unavailable, "the API server's token answer is unreadable")
 	}
 	return answer.Status.Token, answer.Status.ExpirationTimestamp.Time, nil
+}
+
+// identityOf reads the uid of the ServiceAccount out of a token that the API
+// server just made, "" if it is not there. It verifies nothing: the answer only
+// tells one ServiceAccount from another of the same name.
+func identityOf(token string) string {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return ""
+	}
+	var claims struct {
+		Kubernetes struct {
+			ServiceAccount struct {
+				UID string `json:"uid"`
+			} `json:"serviceaccount"`
+		} `json:"kubernetes.io"`
+	}
+	if json.Unmarshal(payload, &claims) != nil {
+		return ""
+	}
+	return claims.Kubernetes.ServiceAccount.UID
 }
