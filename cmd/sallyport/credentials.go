@@ -9,11 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -57,7 +60,7 @@ identity that is.`,
 			if err != nil {
 				return nil, trust.Errorf(trust.Internal, "the server's kubeconfig cannot be read").Because(err)
 			}
-			if err := ownPlugin(got); err != nil {
+			if err := ownPlugin(got, a.context.Server); err != nil {
 				return nil, err
 			}
 			if err := who.into(got, a.context.Tenant); err != nil {
@@ -73,14 +76,29 @@ identity that is.`,
 	})
 }
 
-// ownPlugin makes every user's credential plugin this program, whatever the
-// server wrote: kubectl would run it.
-func ownPlugin(c *api.Config) error {
+// ownPlugin keeps of the server's kubeconfig what it may say, and no more:
+// kubectl would run its commands, send the files that it names to whatever
+// address it names, and hand it tokens for another server that this user knows.
+// server is the one that was asked.
+func ownPlugin(c *api.Config, server string) error {
+	for name, cluster := range c.Clusters {
+		c.Clusters[name] = &api.Cluster{Server: cluster.Server, CertificateAuthorityData: cluster.CertificateAuthorityData}
+	}
 	for name, user := range c.AuthInfos {
-		if user.Exec == nil || len(user.Exec.Args) < 2 || user.Exec.Args[0] != "kubeconfig" || user.Exec.Args[1] != "credential" {
+		uid := ""
+		if user.Exec != nil && len(user.Exec.Args) > 2 && user.Exec.Args[0] == "kubeconfig" && user.Exec.Args[1] == "credential" {
+			if i := slices.Index(user.Exec.Args, "--cluster-uid"); i > 0 && i+1 < len(user.Exec.Args) {
+				uid = user.Exec.Args[i+1]
+			}
+		}
+		if !arm.ValidGUID(uid) {
 			return trust.Errorf(trust.Internal, "the server's kubeconfig has a user %q that does not get its tokens from sallyport kubeconfig credential; it is not written", name)
 		}
-		user.Exec.Command, user.Exec.Env = pluginCommand(), nil
+		c.AuthInfos[name] = &api.AuthInfo{Exec: &api.ExecConfig{
+			APIVersion: "client.authentication.k8s.io/v1", Command: pluginCommand(), InteractiveMode: api.IfAvailableExecInteractiveMode,
+			Args:        []string{"kubeconfig", "credential", "--server", strings.TrimSuffix(server, "/"), "--cluster-uid", uid},
+			InstallHint: "The sallyport command gets the tokens for this cluster; it must be on the PATH.",
+		}}
 	}
 	return nil
 }
