@@ -21,6 +21,10 @@ const (
 	NoRegisteredProviderFound  = "NoRegisteredProviderFound"
 	InvalidResourceType        = "InvalidResourceType"
 	InvalidResourceNamespace   = "InvalidResourceNamespace"
+	FeatureNotFound            = "FeatureNotFound"
+	// MissingSubscriptionRegistration must go with 409: Azure's clients register
+	// the provider and ask again only then.
+	MissingSubscriptionRegistration = "MissingSubscriptionRegistration"
 
 	SubscriptionNotFound   = "SubscriptionNotFound"
 	ResourceGroupNotFound  = "ResourceGroupNotFound"

@@ -98,6 +98,9 @@ var Resources = Versions{Tenant: true, Known: strings.Fields(`
 	2018-05-01 2018-02-01 2018-01-01 2017-08-01 2017-06-01 2017-05-10 2017-05-01 2017-03-01 2016-09-01 2016-07-01
 	2016-06-01 2016-02-01 2015-11-01 2015-01-01 2014-04-01`)}
 
+// Features are the versions of Microsoft.Features.
+var Features = Versions{Tenant: true, Known: strings.Fields("2021-07-01 2015-12-01 2014-08-01-preview")}
+
 // Authorization are the versions of Microsoft.Authorization's role assignments
 // and definitions.
 var Authorization = Versions{Tenant: true, Known: strings.Fields(`

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/arm"
@@ -202,6 +203,10 @@ func (c *Control) deleteSubscription(ctx context.Context, op *store.Operation, p
 		if _, err := c.Store.Commit(ctx, store.Delete(r.Value.Key(), 0), operation.Fence(ctx)); err != nil {
 			return err
 		}
+	}
+	registrations := store.Registrations{Subscription: strings.TrimPrefix(op.Target, "/subscriptions/")}
+	if _, err := c.Store.Commit(ctx, store.Delete(registrations.Key(), 0), operation.Fence(ctx)); err != nil {
+		return err
 	}
 	return c.removeShell(ctx, op.Target)
 }

@@ -44,6 +44,7 @@ type Config struct {
 	// Azure's limits, off by default.
 	MaxBindingsPerCluster int  // 0: no limit
 	SameSubscription      bool // source and cluster must share a subscription
+	DemandRegistration    bool // resource providers must be registered before they are used
 
 	// AgentBound is how long an agent that is out of touch may go on letting
 	// requests through. Default: mandate.FreshBound and a margin for clocks.
@@ -129,6 +130,10 @@ func (c *Control) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, agentsPrefix) {
 			c.serveAgent(w, r, agents[r.URL.Path])
+			return
+		}
+		if metadataFor(r) {
+			c.serveMetadata(w, r)
 			return
 		}
 		c.serveARM(w, r)

@@ -115,7 +115,7 @@ func (k *call) guarded() (a *answer, err error) {
 }
 
 // pass is the order of the checks (azure-wire 8.1): authentication, api-version,
-// subscription, authorization, resource group, parent, and then the resource.
+// subscription, provider, authorization, resource group, parent, and then the resource.
 // Authorization before existence, so that no name can be probed.
 func (k *call) pass() (*answer, error) {
 	if err := k.authenticate(); err != nil {
@@ -132,6 +132,9 @@ func (k *call) pass() (*answer, error) {
 		return nil, err
 	}
 	if err := k.findSubscription(); err != nil {
+		return nil, err
+	}
+	if err := k.demandProvider(); err != nil {
 		return nil, err
 	}
 	if err := k.authorize(); err != nil {

@@ -22,7 +22,7 @@ func (c *Control) groupRoutes() []*route {
 		r("PUT", one, "write", 0, 0, (*call).putGroup),
 		r("PATCH", one, "write", 0, needGroup, (*call).patchGroup),
 		r("DELETE", one, "delete", 0, needGroup, (*call).removeGroup),
-		r("GET", one+"/resources", "resources/read", 1, needGroup, (*call).listGroupResources),
+		r("GET", one+"/resources", "resources/read", 1, needGroup, (*call).listResources),
 	}
 }
 
@@ -182,9 +182,13 @@ type resourceBody struct {
 	Tags     map[string]string `json:"tags,omitempty"`
 }
 
-// listGroupResources lists tracked resources: clusters and sources, not their
-// children.
-func (k *call) listGroupResources() (*answer, error) {
+// listResources lists tracked resources of a group or of the subscription:
+// clusters and sources, not their children.
+func (k *call) listResources() (*answer, error) {
+	filter, err := parseFilter(k.request.URL.Query().Get("$filter"))
+	if err != nil {
+		return nil, err
+	}
 	prefix := store.ResourceKey(k.id.String()) + "/"
 	clusters, _, err := store.List[store.Cluster](k.ctx, k.Store, prefix)
 	if err != nil {
@@ -195,11 +199,16 @@ func (k *call) listGroupResources() (*answer, error) {
 		return nil, err
 	}
 	var list []resourceBody
+	add := func(r resourceBody) {
+		if filter.lets(r) {
+			list = append(list, r)
+		}
+	}
 	for _, c := range clusters {
-		list = append(list, resourceBody{ID: c.Value.ID, Name: nameOf(c.Value.ID), Type: clusterType, Location: c.Value.Location, Tags: c.Value.Tags})
+		add(resourceBody{ID: c.Value.ID, Name: nameOf(c.Value.ID), Type: clusterType, Location: c.Value.Location, Tags: c.Value.Tags})
 	}
 	for _, s := range sources {
-		list = append(list, resourceBody{ID: s.Value.ID, Name: nameOf(s.Value.ID), Type: s.Value.Type, Location: s.Value.Location, Tags: s.Value.Tags})
+		add(resourceBody{ID: s.Value.ID, Name: nameOf(s.Value.ID), Type: s.Value.Type, Location: s.Value.Location, Tags: s.Value.Tags})
 	}
 	return ok(arm.NewList(list, "")), nil
 }

@@ -31,6 +31,8 @@ const freshBound = mandate.FreshBound
 func (c *Control) table() []*route {
 	all := slices.Concat(
 		c.subscriptionRoutes(),
+		c.providerRoutes(),
+		c.featureRoutes(),
 		c.groupRoutes(),
 		c.roleRoutes(),
 		c.operationRoutes(),

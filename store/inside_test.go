@@ -39,7 +39,7 @@ func FuzzKinds(f *testing.F) {
 	for _, s := range []string{
 		"/arm/subscriptions/1", "/arm/subscriptions/1/resourcegroups/g", "/arm/providers/microsoft.authorization/roleassignments/1",
 		"/arm/subscriptions/1/resourcegroups/g/providers/microsoft.containerservice/managedclusters/c/trustedaccessrolebindings/b",
-		"/arm/subscriptions/1/resourcegroups/g/providers/a.b/c/d", "/arm//providers/", "/arm/providers/a/b",
+		"/arm/subscriptions/1/resourcegroups/g/providers/a.b/c/d", "/arm/subscriptions/1/registrations", "/arm//providers/", "/arm/providers/a/b",
 	} {
 		f.Add(s)
 	}
@@ -48,6 +48,7 @@ func FuzzKinds(f *testing.F) {
 		for name, owns := range map[string]bool{
 			"subscription": store.Subscription{}.Owns(key), "group": store.Group{}.Owns(key), "cluster": store.Cluster{}.Owns(key),
 			"binding": store.Binding{}.Owns(key), "assignment": store.RoleAssignment{}.Owns(key), "source": store.Source{}.Owns(key),
+			"registrations": store.Registrations{}.Owns(key),
 		} {
 			if owns {
 				kinds = append(kinds, name)

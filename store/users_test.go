@@ -26,10 +26,12 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Cluster{ID: "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c"},
 		store.Binding{ID: "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c/trustedAccessRoleBindings/b"},
 		store.Source{ID: "/subscriptions/s/resourceGroups/g/providers/A.B/c/d"},
+		store.Registrations{Subscription: "s"},
 		store.RoleAssignment{ID: "/providers/Microsoft.Authorization/roleAssignments/a"},
 		store.Role{Role: trust.Role{SourceType: "A.B/c", Name: "r"}},
 		store.Identity{ClientID: "i"},
 		store.Federated{ClientID: "i", Name: "f"},
+		store.Secret{ClientID: "i", ID: "s"},
 		store.SealedKey{Name: "k"},
 		store.AgentStatus{Cluster: "u", Agent: "proxy"}, store.AgentReport{Cluster: "u"},
 		store.Mandate{Cluster: "u"},
@@ -40,7 +42,6 @@ var everyRecord = map[store.ServerRole][]store.Record{
 	},
 	store.RoleAuthority: {
 		store.SigningKey{KeyID: "k"},
-		store.Secret{ClientID: "i", ID: "s"},
 	},
 	store.RoleGateway: {
 		store.Gateway{Replica: "r"},

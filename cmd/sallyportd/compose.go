@@ -168,7 +168,7 @@ func (s *server) compose(ctx context.Context) (err error) {
 		Store: s.store, Secrets: secrets{s.authority}, Authenticate: s.authenticateControl,
 		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations,
 		MandateKey: mandateKey, AgentCA: s.agents, ServerCA: s.serverCA,
-		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription,
+		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,
 		Now: time.Now, Log: s.log, Registerer: s.metrics,
 	}); err != nil {
 		return err

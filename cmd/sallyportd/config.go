@@ -69,6 +69,10 @@ type Config struct {
 	// SameSubscription demands that source and cluster share a subscription, as
 	// Azure does.
 	SameSubscription bool `json:"sameSubscription"`
+	// DemandRegistration demands that a subscription registers a resource
+	// provider before it uses it, as Azure does. Azure's clients do so by
+	// themselves. By default everything is registered.
+	DemandRegistration bool `json:"demandRegistration"`
 }
 
 // TLSConfig names the user's own server certificate; without one, the server

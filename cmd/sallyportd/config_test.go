@@ -24,7 +24,7 @@ func TestTheDocumentedExampleIsReadAndNamesEveryKey(t *testing.T) {
 	for _, key := range []string{"externalURL", "listen", "listenFile", "location", "locations", "roles", "dataDir", "sealKeyFile", "adminFile",
 		"tls", "certFile", "keyFile", "store", "endpoints", "caFile", "user", "passwordFile", "audit", "file", "readsWithoutAudit",
 		"metrics", "log", "level", "format", "issuersFile", "privateIssuers", "trustedProxies",
-		"drainTimeout", "maxBindingsPerCluster", "sameSubscription"} {
+		"drainTimeout", "maxBindingsPerCluster", "sameSubscription", "demandRegistration"} {
 		if !strings.Contains(string(text), key+":") {
 			t.Errorf("docs/sallyportd.yaml does not name %s", key)
 		}
