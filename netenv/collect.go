@@ -1,6 +1,10 @@
 package netenv
 
-import "strings"
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
 
 // ProbeKind marks a document of live probes from inside a cluster.
 const ProbeKind = "sallyport.dev/environment-probe"
@@ -11,11 +15,11 @@ var listings = map[string]string{
 	fold(typeCluster):    "az aks list --subscription {sub} -o json",
 	fold(typeBinding):    "az aks trustedaccess rolebinding list --subscription {sub} -g {rg} --cluster-name {name} -o json",
 	fold(typeRole):       "az aks trustedaccess role list -l {region} -o json",
-	fold(typeWorkspace):  "az resource list --subscription {sub} --resource-type " + typeWorkspace + " --query [].id -o tsv | xargs az resource show -o json --ids",
+	fold(typeWorkspace):  "az rest --method get --url /subscriptions/{sub}/providers/" + typeWorkspace + "?api-version=2024-10-01 -o json",
 	fold(typeCompute):    "az ml compute list --subscription {sub} -g {rg} -w {name} -o json",
 	fold(typeDatastore):  "az ml datastore list --subscription {sub} -g {rg} -w {name} -o json",
 	fold(typeStorage):    "az storage account list --subscription {sub} -o json",
-	fold(typeVault):      "az resource list --subscription {sub} --resource-type " + typeVault + " --query [].id -o tsv | xargs az resource show -o json --ids",
+	fold(typeVault):      "az rest --method get --url /subscriptions/{sub}/providers/" + typeVault + "?api-version=2023-07-01 -o json",
 	fold(typeRegistry):   "az acr list --subscription {sub} -o json",
 	fold(typeVNet):       "az network vnet list --subscription {sub} -o json",
 	fold(typeSubnet):     "az network vnet list --subscription {sub} -o json",
@@ -28,6 +32,7 @@ var listings = map[string]string{
 	fold(typeNSG):        "az network nsg list --subscription {sub} -o json",
 	fold(typeRoutes):     "az network route-table list --subscription {sub} -o json",
 	fold(typeFirewall):   "az network firewall list --subscription {sub} -o json",
+	fold(typePolicy):     "az network firewall policy list --subscription {sub} -o json",
 	fold(typePolicySet):  "az network firewall policy rule-collection-group list --subscription {sub} -g {rg} --policy-name {name} -o json",
 	fold(typeBastion):    "az network bastion list --subscription {sub} -o json",
 	fold(typeGateway):    "az resource list --subscription {sub} --resource-type " + typeGateway + " -o json",
@@ -57,6 +62,9 @@ func commandFor(a Ask) string {
 		}
 	}
 	sub := idSubscription(scope)
+	if sub == "" && strings.Contains(line, "/{sub}/") {
+		return ""
+	}
 	if sub == "" {
 		line = strings.Replace(line, " --subscription {sub}", "", 1)
 	}
@@ -64,4 +72,59 @@ func commandFor(a Ask) string {
 		return ""
 	}
 	return strings.NewReplacer("{sub}", sub, "{rg}", idGroup(scope), "{name}", idName(scope)).Replace(line)
+}
+
+// Listing is one read-only command of a collection, and the file for its answer.
+type Listing struct {
+	Line string
+	Export
+}
+
+// Args of the command, ready to be executed without a shell.
+func (l Listing) Args() []string { return strings.Fields(l.Line) }
+
+// wholeSubscription are the types that one command lists.
+var wholeSubscription = []string{typeCluster, typeWorkspace, typeStorage, typeVault, typeRegistry, typeVNet, typeEndpoint, typeZone, typeNSG, typeRoutes, typeFirewall, typePolicy, typeBastion, typeVM, typeAssignment}
+
+// perParent are the types that are listed for each parent; Resource Graph has
+// none of them.
+var perParent = []struct{ parent, child string }{
+	{typeCluster, typeBinding}, {typeCluster, typeExtension}, {typeWorkspace, typeCompute}, {typeWorkspace, typeDatastore},
+	{typeEndpoint, typeZoneGroup}, {typeZone, typeLink}, {typeZone, typeA}, {typePolicy, typePolicySet},
+}
+
+// FirstListings are the commands that list a whole subscription.
+func FirstListings(subscription string) []Listing {
+	scope := "/subscriptions/" + subscription
+	var out []Listing
+	for _, t := range wholeSubscription {
+		out = append(out, listing(t, scope, strings.ToLower(idName(t))+".json"))
+	}
+	return out
+}
+
+// NextListings are the commands for the children of what the first ones found.
+func NextListings(g *Graph) []Listing {
+	var out []Listing
+	for _, c := range perParent {
+		for n, r := range g.list(c.parent) {
+			out = append(out, listing(c.child, r.ID, strings.ToLower(idName(c.child))+"-"+strconv.Itoa(n+1)+"-"+fileName(r.Name())+".json"))
+		}
+	}
+	return slices.DeleteFunc(out, func(l Listing) bool { return l.Line == "" })
+}
+
+// fileName keeps letters, digits and dashes.
+func fileName(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '_'
+	}, s)
+}
+
+func listing(typ, scope, file string) Listing {
+	line := commandFor(Ask{Type: typ, Scope: scope})
+	return Listing{Line: line, Export: Export{File: file, Type: typ, Scope: scope, Command: line}}
 }

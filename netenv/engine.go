@@ -145,7 +145,7 @@ func (c *check) nothing() {
 }
 
 // hideFollowers marks failures that only repeat a failure of a rule in After on
-// a common resource, or on any when the rule is about the ways themselves.
+// a common resource.
 func hideFollowers(fs []Finding) {
 	after := map[string][]string{}
 	for _, r := range Rules() {
@@ -160,7 +160,7 @@ func hideFollowers(fs []Finding) {
 		if failed[f.Code] == nil {
 			failed[f.Code] = map[string]bool{}
 		}
-		for _, r := range f.Resources {
+		for _, r := range f.core() {
 			failed[f.Code][foldID(r)] = true
 		}
 	}
@@ -176,6 +176,19 @@ func hideFollowers(fs []Finding) {
 			}
 		}
 	}
+}
+
+// core are the resources that a failure is really about: not the cluster and
+// workspace that it concerns, unless there is nothing else.
+func (f *Finding) core() []string {
+	out := slices.DeleteFunc(slices.Clone(f.Resources), func(id string) bool {
+		t := idType(id)
+		return sameType(t, typeCluster) || sameType(t, typeWorkspace)
+	})
+	if len(out) == 0 {
+		return f.Resources
+	}
+	return out
 }
 
 // touches are the resources of a finding and of its evidence.

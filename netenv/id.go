@@ -41,7 +41,13 @@ func foldID(id string) string { return strings.ToLower(strings.TrimRight(id, "/"
 
 // idType is the resource type in an id, "" when it is none: the part after the
 // last /providers/, so an extension resource has its own type.
+//
+// An id with characters that no ARM id has is none: ids become parts of command
+// lines and Terraform that people run.
 func idType(id string) string {
+	if plain(id) != id {
+		return ""
+	}
 	i := strings.LastIndex(strings.ToLower(id), "/providers/")
 	if i < 0 {
 		return ""
@@ -58,6 +64,26 @@ func idType(id string) string {
 		t += "/" + parts[k]
 	}
 	return t
+}
+
+// plain replaces every character that could mean something to a shell or to
+// Terraform. Values that are printed inside a fix pass through it.
+func plain(s string) string {
+	for i := range len(s) {
+		if !isPlain(rune(s[i])) {
+			return strings.Map(func(r rune) rune {
+				if isPlain(r) {
+					return r
+				}
+				return '_'
+			}, s)
+		}
+	}
+	return s
+}
+
+func isPlain(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.()~:*@/,", r)
 }
 
 // idName is the last segment.

@@ -175,6 +175,7 @@ func (r *Reader) Add(name string, data []byte, e Export) {
 	r.problems = 0
 	if e.Error != "" {
 		r.problem(name, "", "the export failed: "+e.Error)
+		r.g.cut[fold(e.Type)] = name
 		return
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
@@ -192,6 +193,7 @@ func (r *Reader) Add(name string, data []byte, e Export) {
 	in.document(raw)
 	if e.Rows != nil && *e.Rows != in.rows && e.Type != "" {
 		r.problem(name, "", fmt.Sprintf("holds %d rows, the manifest says %d: the listing proves nothing", in.rows, *e.Rows))
+		r.g.cut[fold(e.Type)] = name
 		return
 	}
 	if e.Type != "" && !in.cut {

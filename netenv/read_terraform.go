@@ -382,15 +382,15 @@ func (p *plan) group(i *instance, name any) string {
 			g = cond(text1(t.i.values["name"].val) == "", "~"+t.i.address, text1(t.i.values["name"].val))
 		}
 	}
-	return "/subscriptions/" + sub + "/resourceGroups/" + strings.ReplaceAll(g, "/", "_")
+	return "/subscriptions/" + sub + "/resourceGroups/" + plain(strings.ReplaceAll(g, "/", "_"))
 }
 
 // name of an instance, or a made-up one.
 func (p *plan) name(i *instance) string {
 	if n := text1(i.values["name"].val); n != "" {
-		return strings.ReplaceAll(n, "/", "_")
+		return plain(strings.ReplaceAll(n, "/", "_"))
 	}
-	return "~" + strings.ReplaceAll(i.address, "/", "_")
+	return plain("~" + strings.ReplaceAll(i.address, "/", "_"))
 }
 
 // refID is an id attribute: its value, or the id of what it refers to.

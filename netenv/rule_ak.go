@@ -189,8 +189,8 @@ func ak06(c *check) {
 		case a.State() != Known || b.State() != Known:
 			d.unclear(a, "one of the regions", nil)
 		default:
-			d.fix("# make the cluster in "+region(b)+"\naz aks create -g "+idGroup(p.cluster.ID)+" -n "+p.cluster.Name()+" -l "+region(b)+" …",
-				"resource \"azurerm_kubernetes_cluster\" \""+tfName(p.cluster.Name())+"\" {\n  location = \""+region(b)+"\"\n}").
+			d.fix("# make the cluster in "+region(b)+"\naz aks create -g "+idGroup(p.cluster.ID)+" -n "+p.cluster.Name()+" -l "+plain(region(b))+" …",
+				"resource \"azurerm_kubernetes_cluster\" \""+tfName(p.cluster.Name())+"\" {\n  location = \""+plain(region(b))+"\"\n}").
 				fail("cluster in %s, workspace with a private endpoint in %s", region(a), region(b))
 		}
 	}
@@ -324,8 +324,7 @@ func ak11(c *check) {
 				continue
 			}
 			d.see("identity "+ids[0].Text(), ids[0]).
-				fix("az role assignment create --assignee-object-id "+ids[0].Text()+" --assignee-principal-type ServicePrincipal --role \"Network Contributor\" --scope "+s,
-					"resource \"azurerm_role_assignment\" \"cluster_network\" {\n  scope                = \""+s+"\"\n  role_definition_name = \"Network Contributor\"\n  principal_id         = \""+ids[0].Text()+"\"\n}").
+				fix(assignFix(ids[0].Text(), s, "Network Contributor")).
 				judge(c.holds(ids[0].Text(), s, "Network Contributor", roleNetworkContributor, roleContributor, roleOwner), "the cluster may join subnet "+idName(s))
 		}
 	}
@@ -372,7 +371,7 @@ func (c *check) superfluous(d *draft, r *Resource, texts []string, v Value) {
 	var keep []string
 	for _, t := range texts {
 		if !contains(extra, t) {
-			keep = append(keep, t)
+			keep = append(keep, plain(t))
 		}
 	}
 	d.ends("ranges of AzureMachineLearning: "+strings.Join(extra, ", "), v).

@@ -72,7 +72,7 @@ func zoneGroupFix(p *Resource, zones []string) (string, string) {
 	var ids, names []string
 	for _, z := range zones {
 		ids = append(ids, "azurerm_private_dns_zone."+tfName(z)+".id")
-		names = append(names, z)
+		names = append(names, plain(z))
 	}
 	if len(names) > 0 {
 		az += " --private-dns-zone " + names[0] + " --zone-name " + tfName(names[0])
@@ -262,6 +262,7 @@ func (e *env) clustersOf(z *Resource) []*Resource {
 func (c *check) linked(d *draft, z *Resource, vnet string, at []string) {
 	d.follow([]Step{c.stepTo(vnet, "cluster VNet "+idName(vnet))})
 	for _, v := range at {
+		v := plain(v)
 		if !sameID(v, vnet) {
 			d.follow([]Step{c.stepTo(v, "resolves through VNet "+idName(v))})
 		}

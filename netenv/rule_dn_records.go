@@ -195,7 +195,13 @@ func (c *check) resolved(d *draft, probe *Resource, wanted map[string][]string, 
 		}
 		for _, a := range have {
 			if !contains(want, a) {
-				d.found(where[name]).ends(name+" resolves to "+a, n).fail("%s resolves to %s inside the cluster, the private endpoint has %s", name, a, strings.Join(want, ", "))
+				d.found(where[name])
+				for _, g := range c.g.below(where[name].ID, typeZoneGroup) {
+					for _, z := range zoneIDs(g) {
+						d.found(c.g.Resource(z))
+					}
+				}
+				d.ends(name+" resolves to "+a, n).fail("%s resolves to %s inside the cluster, the private endpoint has %s", name, a, strings.Join(want, ", "))
 				return
 			}
 		}

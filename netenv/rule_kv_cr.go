@@ -3,7 +3,7 @@ package netenv
 import "strings"
 
 func rulesKV() []*Rule {
-	ways := []string{"PE-01", "PE-02", "PE-03", "VN-05"}
+	ways := []string{"VN-05", "PE-01", "PE-02", "PE-03"}
 	return []*Rule{
 		{Code: "KV-01", Title: "Key vault reachable privately from the cluster", Severity: levels(Off, Error, Error), Subject: typeWorkspace, Reads: []string{typeVault, typeEndpoint, typePeering, typeSubnet}, After: ways, check: kv01,
 			Why: "The vault holds the workspace's connection strings and datastore passwords. A service endpoint will do as well."},
@@ -78,7 +78,7 @@ func kv03(c *check) {
 }
 
 func rulesCR() []*Rule {
-	ways := []string{"PE-01", "PE-02", "PE-03", "VN-05"}
+	ways := []string{"VN-05", "PE-01", "PE-02", "PE-03"}
 	return []*Rule{
 		{Code: "CR-01", Title: "Registry of the Premium tier", Severity: levels(Off, Error, Error), Subject: typeWorkspace, Reads: []string{typeRegistry}, check: cr01,
 			Why: "Private endpoints and network rules exist in Premium only. (PSRule's minimum, Standard, is not enough here.)"},

@@ -47,7 +47,7 @@ func pe01(c *check) {
 		}
 		switch {
 		case bad.State() == Known:
-			target := list[0].Get("privateLinkServiceId").Text()
+			target := plain(list[0].Get("privateLinkServiceId").Text())
 			d.ends("status "+bad.Text(), bad).fix("az network private-endpoint-connection approve --description approved --id $(az network private-endpoint-connection list --id "+target+" --query \"[?properties.privateEndpoint.id=='"+p.ID+"'].id\" -o tsv)",
 				"# approve on the target's side: azapi_update_resource on its privateEndpointConnections, or is_manual_connection = false with rights on the target").
 				fail("the connection is %s", bad.Text())
@@ -148,7 +148,7 @@ func pe04(c *check) {
 			d.see("both in "+region(a), a).pass("both in %s", region(a))
 		default:
 			d.see("VNet in "+region(b), b).ends("endpoint in "+region(a), a).
-				fix("# make the endpoint again in "+region(b)+"\naz network private-endpoint create -l "+region(b)+" …", "resource \"azurerm_private_endpoint\" \""+tfName(p.Name())+"\" {\n  location = \""+region(b)+"\"\n}").
+				fix("# make the endpoint again in "+region(b)+"\naz network private-endpoint create -l "+plain(region(b))+" …", "resource \"azurerm_private_endpoint\" \""+tfName(p.Name())+"\" {\n  location = \""+plain(region(b))+"\"\n}").
 				fail("endpoint in %s, VNet in %s", region(a), region(b))
 		}
 	}

@@ -175,7 +175,7 @@ func ta03(c *check) {
 		d := c.about(b, ws)
 		state := b.Get("provisioningState")
 		cluster := idParent(b.ID)
-		d.fix("az aks trustedaccess rolebinding delete -g "+idGroup(b.ID)+" --cluster-name "+idName(cluster)+" -n "+b.Name()+"\naz aks trustedaccess rolebinding create -g "+idGroup(b.ID)+" --cluster-name "+idName(cluster)+" -n ml --source-resource-id "+source.Text()+" --roles "+mlRole,
+		d.fix("az aks trustedaccess rolebinding delete -g "+idGroup(b.ID)+" --cluster-name "+idName(cluster)+" -n "+b.Name()+"\naz aks trustedaccess rolebinding create -g "+idGroup(b.ID)+" --cluster-name "+idName(cluster)+" -n ml --source-resource-id "+plain(source.Text())+" --roles "+mlRole,
 			"# name has at most 24 characters; source_resource_id is a workspace with a system-assigned identity in the cluster's subscription")
 		has, t := true, Value{}
 		if ws != nil {
@@ -218,7 +218,7 @@ func ta04(c *check) {
 			if riskyRoles[strings.ToLower(idName(r))] != "" {
 				risky = append(risky, r)
 			} else {
-				keep = append(keep, r)
+				keep = append(keep, plain(r))
 			}
 		}
 		switch {

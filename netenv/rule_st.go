@@ -3,7 +3,7 @@ package netenv
 import "strings"
 
 func rulesST() []*Rule {
-	ways := []string{"PE-01", "PE-02", "PE-03", "VN-05"}
+	ways := []string{"VN-05", "PE-01", "PE-02", "PE-03"}
 	return []*Rule{
 		{Code: "ST-01", Title: "Private endpoints of the workspace's storage in the cluster's reach", Severity: levels(Off, Error, Error), Subject: typeWorkspace, Reads: []string{typeStorage, typeEndpoint, typePeering, typeSubnet}, After: ways, check: st01,
 			Why:  "Models, code snapshots and logs lie there: without a way the jobs and the router's downloads fail.",
@@ -286,7 +286,7 @@ func st06(c *check) {
 func serviceEndpointFix(c *check, cluster, target *Resource, service string) (string, string) {
 	subnet := "<subnet id>"
 	if h := c.homesOf(cluster).subnets; len(h) > 0 {
-		subnet = h[0].subnet
+		subnet = plain(h[0].subnet)
 	}
 	command := map[string]string{"Microsoft.Storage": "az storage account network-rule add -g %g --account-name %n --subnet ", "Microsoft.KeyVault": "az keyvault network-rule add -g %g -n %n --subnet "}[service]
 	command = strings.NewReplacer("%g", idGroup(target.ID), "%n", target.Name()).Replace(command)
@@ -325,7 +325,7 @@ func st07(c *check) {
 			case t.State() == Unknown:
 				d.unclear(t, "the identity of compute "+x.Name(), x)
 			default:
-				d.ends("no identity", t).fix("az ml compute detach -g "+idGroup(ws.ID)+" -w "+ws.Name()+" -n "+x.Name()+"\naz ml compute attach -g "+idGroup(ws.ID)+" -w "+ws.Name()+" -n "+x.Name()+" --type Kubernetes --identity-type SystemAssigned --resource-id "+x.Get("resourceId").Text(),
+				d.ends("no identity", t).fix("az ml compute detach -g "+idGroup(ws.ID)+" -w "+ws.Name()+" -n "+x.Name()+"\naz ml compute attach -g "+idGroup(ws.ID)+" -w "+ws.Name()+" -n "+x.Name()+" --type Kubernetes --identity-type SystemAssigned --resource-id "+plain(x.Get("resourceId").Text()),
 					"resource \"azapi_resource\" \""+tfName(x.Name())+"\" {\n  identity {\n    type = \"SystemAssigned\"\n  }\n}").fail("compute %s has no identity and shared keys are off", x.Name())
 			}
 		}

@@ -29,10 +29,11 @@ func vn05(c *check) {
 		if back != nil {
 			d = c.about(p, back)
 		}
+		to := plain(remote.Text())
 		az := fmt.Sprintf("az network vnet peering create -g %s --vnet-name %s -n to-%s --remote-vnet %s --allow-vnet-access\naz network vnet peering sync -g %s --vnet-name %s -n %s",
-			idGroup(remote.Text()), idName(remote.Text()), idName(from), from, idGroup(p.ID), idName(from), p.Name())
+			idGroup(to), idName(to), idName(from), from, idGroup(p.ID), idName(from), p.Name())
 		tf := fmt.Sprintf("resource \"azurerm_virtual_network_peering\" \"%s_to_%s\" {\n  name                      = \"to-%s\"\n  resource_group_name       = %q\n  virtual_network_name      = %q\n  remote_virtual_network_id = %q\n}",
-			tfName(idName(remote.Text())), tfName(idName(from)), idName(from), idGroup(remote.Text()), idName(remote.Text()), from)
+			tfName(idName(to)), tfName(idName(from)), idName(from), idGroup(to), idName(to), from)
 		d.fix(az, tf).judge(c.between(from, remote.Text()), "connected, in sync and open both ways")
 	}
 }

@@ -6,7 +6,7 @@ import (
 )
 
 func rulesWS() []*Rule {
-	ways := []string{"PE-01", "PE-02", "PE-03", "VN-05"}
+	ways := []string{"VN-05", "PE-01", "PE-02", "PE-03"}
 	return []*Rule{
 		{Code: "WS-01", Title: "Workspace closed to the internet", Severity: levels(Off, Off, Error), Subject: typeWorkspace, check: ws01,
 			Why: "With public access on, the private endpoint is one more door and not the only one. An absent value means Enabled."},
@@ -60,6 +60,7 @@ func ws01(c *check) {
 
 // endpointFix makes a private endpoint.
 func (e *env) endpointFix(target, group, subnet string) (string, string) {
+	target, group = plain(target), plain(group)
 	name := idName(target) + "-" + group
 	return "az network private-endpoint create -g " + idGroup(target) + " -n " + name + " --connection-name " + name + " --private-connection-resource-id " + target + " --group-id " + group + " --subnet " + subnet,
 		"resource \"azurerm_private_endpoint\" \"" + tfName(name) + "\" {\n  name                = \"" + name + "\"\n  location            = \"" + e.locationOf(subnet) + "\"\n  resource_group_name = \"" + idGroup(target) + "\"\n  subnet_id           = \"" + subnet + "\"\n  private_service_connection {\n    name                           = \"" + name + "\"\n    private_connection_resource_id = \"" + target + "\"\n    subresource_names              = [\"" + group + "\"]\n    is_manual_connection           = false\n  }\n  private_dns_zone_group {\n    name                 = \"default\"\n    private_dns_zone_ids = [" + zoneList(group) + "]\n  }\n}"
@@ -68,7 +69,7 @@ func (e *env) endpointFix(target, group, subnet string) (string, string) {
 // locationOf a subnet's VNet; endpoints are made in it.
 func (e *env) locationOf(subnet string) string {
 	if v := e.g.Resource(idParent(subnet)); v != nil && v.Get("location").State() == Known {
-		return region(v.Get("location"))
+		return plain(region(v.Get("location")))
 	}
 	return "<region>"
 }
@@ -229,6 +230,7 @@ func ws05(c *check) {
 
 // assignFix makes a role assignment.
 func assignFix(principal, scope, role string) (string, string) {
+	principal, scope = plain(principal), plain(scope)
 	return "az role assignment create --assignee-object-id " + principal + " --assignee-principal-type ServicePrincipal --role \"" + role + "\" --scope " + scope,
 		"resource \"azurerm_role_assignment\" \"" + tfName(strings.ToLower(role)) + "\" {\n  scope                = \"" + scope + "\"\n  role_definition_name = \"" + role + "\"\n  principal_id         = \"" + principal + "\"\n}"
 }
@@ -280,7 +282,7 @@ func ws06(c *check) {
 				d.unclear(t, "the identity of compute "+x.Name(), x)
 			default:
 				d.ends("identity "+cond(t.State() == Absent, "absent", t.Text()), t).
-					fix("az ml compute detach -g "+idGroup(r.ID)+" -w "+r.Name()+" -n "+x.Name()+"\naz ml compute attach -g "+idGroup(r.ID)+" -w "+r.Name()+" -n "+x.Name()+" --type Kubernetes --identity-type SystemAssigned --namespace "+cond(x.Get("namespace").Text() == "", "default", x.Get("namespace").Text())+" --resource-id "+x.Get("resourceId").Text(),
+					fix("az ml compute detach -g "+idGroup(r.ID)+" -w "+r.Name()+" -n "+x.Name()+"\naz ml compute attach -g "+idGroup(r.ID)+" -w "+r.Name()+" -n "+x.Name()+" --type Kubernetes --identity-type SystemAssigned --namespace "+cond(x.Get("namespace").Text() == "", "default", plain(x.Get("namespace").Text()))+" --resource-id "+plain(x.Get("resourceId").Text()),
 						"resource \"azapi_resource\" \""+tfName(x.Name())+"\" {\n  type = \"Microsoft.MachineLearningServices/workspaces/computes@2024-10-01\"\n  identity {\n    type = \"SystemAssigned\"\n  }\n}").
 					fail("compute %s has no system-assigned identity", x.Name())
 			}

@@ -1,6 +1,7 @@
 package netenv
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"strconv"
@@ -119,4 +120,29 @@ func overlap(a, b []netip.Prefix) (x, y netip.Prefix, found bool) {
 		}
 	}
 	return x, y, false
+}
+
+// Size says in words how large the subnets of a pool must be.
+func Size(p PoolSize, podSubnet bool, endpoints int) (string, error) {
+	if p.Nodes < 1 || p.Nodes > 5000 || p.MaxPods < 10 || p.MaxPods > 250 || endpoints < 0 || endpoints > 65536 {
+		return "", fmt.Errorf("1 to 5000 nodes, 10 to 250 pods on each, not %d and %d", p.Nodes, p.MaxPods)
+	}
+	if s := p.SurgeNodes(); s < 0 || s > 5000 {
+		return "", fmt.Errorf("max surge %q is no number of nodes or percentage", p.Surge)
+	}
+	need := p.NodeSubnet() + endpoints
+	var b strings.Builder
+	fmt.Fprintf(&b, "node subnet  /%d  %d addresses: %d nodes + %d for upgrades", prefixFor(need), need, p.Nodes, p.SurgeNodes())
+	if p.Flat {
+		fmt.Fprintf(&b, ", each 1 + %d pods", p.MaxPods)
+	}
+	if endpoints > 0 {
+		fmt.Fprintf(&b, ", %d private endpoints", endpoints)
+	}
+	fmt.Fprintf(&b, "; %d more are Azure's\n", reservedByAzure)
+	if podSubnet {
+		fmt.Fprintf(&b, "pod subnet   /%d  %d addresses, handed out in batches of 16\n", prefixFor(p.PodSubnet()), p.PodSubnet())
+	}
+	fmt.Fprintf(&b, "Azure ML's rule of thumb, %d per node, would be %d\n", seedPerNode, seedPerNode*p.Nodes)
+	return b.String(), nil
 }

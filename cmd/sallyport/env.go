@@ -18,7 +18,7 @@ import (
 // sign-in.
 func (a *app) envNoun() *cobra.Command {
 	return a.noun("env", "Check, explain and draw the secure network environment around AzureML on AKS.",
-		a.envCheck(), a.envExplain(), a.envDraw())
+		a.envCheck(), a.envExplain(), a.envDraw(), a.envFix(), a.envCollect(), a.envSize(), a.envPlan())
 }
 
 // envOptions are the flags that checks share.
