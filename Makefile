@@ -8,7 +8,7 @@ export CGO_ENABLED ?= $(if $(RACE),1,0)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## build, start everything with a real API server, tell the story of one binding, leave it running
 	@go run ./cmd/sallyport up
@@ -25,6 +25,10 @@ test: ## unit tests, and tests on a real API server (on real nodes too, as root 
 	$(GOTEST) $(RACE) -timeout 20m ./...
 	cd parity && $(GOTEST) -timeout 20m ./...
 	cd bench && go vet ./...
+	@$(MAKE) --no-print-directory test-azure
+
+test-azure: ## Azure's own SDKs against a real server
+	cd azureclients && $(GOTEST) -timeout 20m ./...
 
 bench: ## requests per second and CPU: direct, a bare relay, Sallyport
 	cd bench && go run . 
@@ -38,4 +42,4 @@ build: ## the binaries, into bin/
 clean: ## remove bin/
 	rm -rf bin
 
-.PHONY: help up down demo test bench lint build clean
+.PHONY: help up down demo test test-azure bench lint build clean
