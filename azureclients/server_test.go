@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -61,7 +60,6 @@ func start(dir string) (*server, error) {
 	binary := filepath.Join(dir, "sallyportd")
 	build := exec.Command("go", "build", "-o", binary, "./cmd/sallyportd")
 	build.Dir = ".."
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build sallyportd: %w\n%s", err, out)
 	}
@@ -194,5 +192,3 @@ func clusterID(groupName, name string) string {
 func workspaceID(groupName, name string) string {
 	return group(groupName) + "/providers/Microsoft.MachineLearningServices/workspaces/" + name
 }
-
-func sameID(a, b string) bool { return strings.EqualFold(a, b) }
