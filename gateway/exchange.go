@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/audit"
 	"github.com/sallyport/sallyport/request"
@@ -44,8 +45,8 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	// Field by field: an Event is large, and so would be this function's frame.
 	e := &x.event
 	e.Stage, e.ID, e.Received, e.Cluster = audit.ResponseComplete, newID(), g.now(), cluster
-	e.RequestURI, _, _ = strings.Cut(target, "?")
-	e.Verb, e.UserAgent = r.Method, r.UserAgent()
+	path, _, _ := strings.Cut(target, "?")
+	e.RequestURI, e.Verb, e.UserAgent = cut(path), cut(r.Method), cut(r.UserAgent())
 	if x.from.IsValid() {
 		e.SourceIP = x.from.String()
 	}
@@ -60,6 +61,16 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	if err := x.steps(cluster, target); err != nil {
 		x.refuse(err)
 	}
+}
+
+// cut is how much of what anybody can send is written down, as in Kubernetes'
+// own audit log.
+func cut(s string) string {
+	const most = 1024
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
 }
 
 // steps are the order of the request path.
@@ -87,6 +98,11 @@ func (x *exchange) steps(cluster trust.ClusterUID, target string) error {
 	found := g.table.find(caller, cluster)
 	if len(found) == 0 {
 		return unbound(caller, cluster)
+	}
+	// The server gives the bodies of strangers little time. From here on the
+	// handle decides when reading ends.
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Time{})
 	}
 	if x.request, err = parse(r, target); err != nil {
 		return err

@@ -138,8 +138,8 @@ func setDefault(n *int, v int) {
 }
 
 // Handler serves /clusters/{uid}/…. Its server needs ConnContext, must not limit
-// the time of reading a body or writing an answer, and should limit that of
-// headers.
+// the time of writing an answer, and should limit that of headers and, with a
+// read deadline that is lifted here for whom a binding names, of bodies.
 func (g *Gateway) Handler() http.Handler { return http.HandlerFunc(g.serve) }
 
 // Run follows the store and keeps this replica's records until ctx ends. Then
