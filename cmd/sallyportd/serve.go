@@ -70,19 +70,33 @@ func serveOr404(h http.Handler, w http.ResponseWriter, req *http.Request) {
 	h.ServeHTTP(w, req)
 }
 
-// The public listener's limits. Bodies and answers have none: watches and
-// copies last as long as they last.
+// The public listener's limits. Answers have none, and neither have the bodies
+// of whom the gateway lets through: watches and copies last as long as they
+// last.
 const (
 	headerTimeout = 20 * time.Second
+	bodyTimeout   = time.Minute
 	idleTimeout   = 3 * time.Minute
 	maxHeader     = 64 << 10
 )
+
+// inTime gives the body of each request a time to arrive in. A handler that
+// knows who calls may give more (the gateway does); without it anybody could
+// hold a connection and a goroutine for ever.
+func inTime(h http.Handler, within time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within))
+		}
+		h.ServeHTTP(w, r)
+	})
+}
 
 // newServer is the public listener's server: HTTP/1.1 and HTTP/2 for the
 // handler, and the tunnel's own protocol for agents.
 func newServer(ctx context.Context, h http.Handler, tunnels func(*tls.Conn), log *slog.Logger) *http.Server {
 	s := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		Handler: inTime(h, bodyTimeout), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		ConnContext: connContext,
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
