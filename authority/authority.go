@@ -98,8 +98,8 @@ func New(c Config) (*Authority, error) {
 	return a, nil
 }
 
-// Run makes the first signing key, rotates keys when it is time and forgets
-// secrets whose identity is gone, until ctx ends. A wrong algorithm ends it at
+// Run makes the first signing key and rotates keys when it is time, until ctx
+// ends. A wrong algorithm ends it at
 // once; a store that is away does not.
 func (a *Authority) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
@@ -114,7 +114,7 @@ func (a *Authority) Run(ctx context.Context) error {
 		if err := a.tend(ctx); trust.KindOf(err) == trust.Invalid {
 			return err
 		} else if err != nil && ctx.Err() == nil {
-			a.conf.Log.Warn("signing keys and secrets not looked after", "error", err)
+			a.conf.Log.Warn("signing keys not looked after", "error", err)
 			next = time.Second
 		}
 		timer.Reset(next)
@@ -126,10 +126,25 @@ func (a *Authority) tend(ctx context.Context) error {
 		return err
 	}
 	// A clock that was put back leaves only keys for later.
-	if err := a.promote(ctx); err != nil {
-		return err
+	return a.promote(ctx)
+}
+
+// KeepSecrets removes client secrets that nobody needs, until ctx ends. It runs
+// where secrets are made, which is with control: the authority only reads them.
+func (a *Authority) KeepSecrets(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		}
+		if err := a.forgetSecrets(ctx); err != nil && ctx.Err() == nil {
+			a.conf.Log.Warn("client secrets not looked after", "error", err)
+		}
+		timer.Reset(keyCheck)
 	}
-	return a.forgetSecrets(ctx)
 }
 
 // Ready is nil when tokens can be issued.

@@ -8,8 +8,8 @@ import (
 )
 
 // Prefixes of what the authority reads and writes. Control writes identities,
-// federated credentials and the shared keys; the authority alone writes its
-// signing keys and secrets.
+// what they can be had for (federated credentials, hashes of secrets) and the
+// shared keys; the authority alone writes its signing keys.
 const (
 	IdentityPrefix   = "/identities/"
 	FederatedPrefix  = "/federated/"

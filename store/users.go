@@ -47,12 +47,14 @@ var permissions = map[ServerRole][]Permission{
 		{AgentPrefix, true}, {MandatePrefix, true},
 		{OperationPrefix, true}, {RunnerPrefix, true},
 		{GatewayPrefix, false}, {TunnelPrefix, false},
-		{SigningKeyPrefix, false}, {SecretPrefix, false}, // to verify tokens; a secret is stored as a hash
+		{SigningKeyPrefix, false}, // to verify tokens
+		{SecretPrefix, true},      // hashes; whoever may make identities and say what they can be had for may make these
 	},
 	RoleAuthority: {
 		{Installation{}.Key(), false},
 		{IdentityPrefix, false}, {FederatedPrefix, false}, {SharedKeyPrefix, false},
-		{SigningKeyPrefix, true}, {SecretPrefix, true},
+		{SecretPrefix, false},
+		{SigningKeyPrefix, true},
 	},
 	RoleGateway: {
 		{Installation{}.Key(), false},

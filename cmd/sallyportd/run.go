@@ -53,6 +53,7 @@ func (s *server) run(parent context.Context) error {
 	if s.plays("control") {
 		work.start(base, "control", s.control.Run)
 		work.start(base, "operations", s.operations.Run)
+		work.start(base, "secrets", s.authority.KeepSecrets)
 	}
 	if s.plays("gateway") {
 		front.start(ctx, "gateway", s.gateway.Run)
