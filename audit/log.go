@@ -22,7 +22,7 @@ const (
 	fullBound    = time.Second          // how long the queue may be full before new requests are refused
 	batchBytes   = 64 << 10             // what one write holds at most, unless one line is longer
 	largestKept  = 16 << 10             // larger buffers are not pooled
-	gather       = 5 * time.Millisecond // from the first line of a batch to its write: one write for many requests
+	gather       = 5 * time.Millisecond // between two writes: one for many requests
 	firstRetry   = 50 * time.Millisecond
 	lastRetry    = time.Second
 )
@@ -158,13 +158,15 @@ func (l *Log) Run(ctx context.Context) error {
 	batch := make([]byte, 0, batchBytes)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	var wrote time.Time
 	for {
 		select {
 		case <-l.more:
-			l.gather(ctx, timer)
+			l.gather(ctx, timer, wrote)
 			if err := l.writeAll(ctx, &batch); err != nil {
 				return err
 			}
+			wrote = time.Now()
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
@@ -173,12 +175,14 @@ func (l *Log) Run(ctx context.Context) error {
 	}
 }
 
-// gather waits a moment for more lines, unless there are many.
-func (l *Log) gather(ctx context.Context, timer *time.Timer) {
-	if l.unwritten.Load() >= int64(l.limit)/2 {
+// gather waits for more lines until a moment after the last write, unless there
+// are many.
+func (l *Log) gather(ctx context.Context, timer *time.Timer, wrote time.Time) {
+	wait := gather - time.Since(wrote)
+	if wait <= 0 || l.unwritten.Load() >= int64(l.limit)/2 {
 		return
 	}
-	timer.Reset(gather)
+	timer.Reset(wait)
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
