@@ -41,15 +41,16 @@ func (e *env) consented(p pair) way {
 	return maybe([]Ask{{Type: typeBinding, Scope: p.cluster.ID}}, "the role bindings of the cluster are not in the input", ws, cl)
 }
 
-// pairsOf a cluster.
-func (e *env) pairsOf(cluster *Resource) []pair {
-	var out []pair
-	for _, p := range e.pairs {
-		if p.cluster == cluster {
-			out = append(out, p)
+// pairsOf a cluster or workspace.
+func (e *env) pairsOf(r *Resource) []pair {
+	if e.byEnd == nil {
+		e.byEnd = map[*Resource][]pair{}
+		for _, p := range e.pairs {
+			e.byEnd[p.cluster] = append(e.byEnd[p.cluster], p)
+			e.byEnd[p.workspace] = append(e.byEnd[p.workspace], p)
 		}
 	}
-	return out
+	return e.byEnd[r]
 }
 
 // needsConsent ends a draft for each workspace of a cluster whose setting works

@@ -87,6 +87,7 @@ type env struct {
 	g       *Graph
 	profile Profile
 	pairs   []pair
+	byEnd   map[*Resource][]pair // by cluster and by workspace
 	// deployer as in Options.
 	deployer string
 	vnets    map[*Resource]*homes   // by cluster

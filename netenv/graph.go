@@ -13,6 +13,7 @@ type Resource struct {
 	// has an id made from what is known; see planned.
 	ID   string
 	Type string
+	key  string // folded id
 	// views, newest export first.
 	views []*view
 }
@@ -54,16 +55,14 @@ type Problem struct {
 	Reason string `json:"reason"`
 }
 
-// extent says that the input holds every resource of a type in a scope.
-type extent struct{ scope, why string }
-
 // Graph is the facts of all inputs: resources by id and type, who points to
 // whom, and what the input proves complete.
 type Graph struct {
 	byID     map[string]*Resource
 	byType   map[string][]*Resource
 	children map[string][]*Resource // parent id → resources
-	whole    map[string][]extent
+	// whole holds, by type, the scopes of which the input shows every resource.
+	whole map[string]map[string]bool
 	// cut holds types whose listing is known to be incomplete.
 	cut map[string]string
 
@@ -81,7 +80,7 @@ type Graph struct {
 
 func newGraph() *Graph {
 	return &Graph{byID: map[string]*Resource{}, byType: map[string][]*Resource{}, children: map[string][]*Resource{},
-		whole: map[string][]extent{}, cut: map[string]string{}}
+		whole: map[string]map[string]bool{}, cut: map[string]string{}}
 }
 
 // put adds a source's picture of a resource, and of what is nested in it.
@@ -89,7 +88,7 @@ func (g *Graph) put(id, typ string, w *view) *Resource {
 	key := foldID(id)
 	r := g.byID[key]
 	if r == nil {
-		r = &Resource{ID: strings.TrimRight(id, "/"), Type: typ}
+		r = &Resource{ID: strings.TrimRight(id, "/"), Type: typ, key: key}
 		g.byID[key] = r
 		g.byType[fold(typ)] = append(g.byType[fold(typ)], r)
 	}
@@ -118,7 +117,7 @@ func (g *Graph) expand(id string, w *view, n struct{ in, key, typ string }) {
 	if list.state != Known {
 		return
 	}
-	g.whole[fold(n.typ)] = append(g.whole[fold(n.typ)], extent{foldID(id), "listed in " + noun(n.in) + " " + idName(id)})
+	g.prove(n.typ, id)
 	for _, item := range list.Items() {
 		o, ok := item.raw.(object)
 		if !ok {
@@ -143,7 +142,7 @@ func (g *Graph) index() {
 	g.endpointsOf, g.groupsOf, g.linksOf = map[string][]*Resource{}, map[string][]*Resource{}, map[string][]*Resource{}
 	g.rolesOf, g.inGroup, g.children = map[string][]*Resource{}, map[string][]*Resource{}, map[string][]*Resource{}
 	for _, list := range g.byType {
-		slices.SortFunc(list, func(a, b *Resource) int { return cmp.Compare(foldID(a.ID), foldID(b.ID)) })
+		slices.SortFunc(list, func(a, b *Resource) int { return cmp.Compare(a.key, b.key) })
 	}
 	for t, list := range g.byType {
 		if strings.Count(t, "/") > 1 || t == fold(typeExtension) || t == fold(typeProbe) {
@@ -200,7 +199,7 @@ func (g *Graph) Resources() []*Resource {
 	for _, r := range g.byID {
 		all = append(all, r)
 	}
-	slices.SortFunc(all, func(a, b *Resource) int { return cmp.Compare(foldID(a.ID), foldID(b.ID)) })
+	slices.SortFunc(all, func(a, b *Resource) int { return cmp.Compare(a.key, b.key) })
 	return all
 }
 
@@ -217,6 +216,16 @@ func (g *Graph) below(parent, typ string) []*Resource {
 	return out
 }
 
+// prove notes that the input shows every resource of a type in a scope; "" is
+// everywhere.
+func (g *Graph) prove(typ, scope string) {
+	t := fold(typ)
+	if g.whole[t] == nil {
+		g.whole[t] = map[string]bool{}
+	}
+	g.whole[t][foldID(scope)] = true
+}
+
 // complete says whether the input proves that it holds every resource of a type
 // in a scope: a manifest says so, a parent lists its children, an explicit empty
 // list, or a resource of that type is there. A listing known to be cut proves
@@ -226,9 +235,12 @@ func (g *Graph) complete(typ, scope string) bool {
 	if g.cut[t] != "" {
 		return false
 	}
-	for _, e := range g.whole[t] {
-		if inScope(scope, e.scope) {
+	for s := foldID(scope); ; s = s[:max(0, strings.LastIndexByte(s, '/'))] {
+		if g.whole[t][s] {
 			return true
+		}
+		if s == "" {
+			break
 		}
 	}
 	if strings.Count(typ, "/") > 1 {
@@ -238,7 +250,7 @@ func (g *Graph) complete(typ, scope string) bool {
 	if scope == "" {
 		return len(list) > 0
 	}
-	i, _ := slices.BinarySearchFunc(list, foldID(scope)+"/", func(r *Resource, p string) int { return cmp.Compare(foldID(r.ID), p) })
+	i, _ := slices.BinarySearchFunc(list, foldID(scope)+"/", func(r *Resource, p string) int { return cmp.Compare(r.key, p) })
 	return i < len(list) && inScope(list[i].ID, scope)
 }
 

@@ -197,7 +197,7 @@ func (r *Reader) Add(name string, data []byte, e Export) {
 		return
 	}
 	if e.Type != "" && !in.cut {
-		r.g.whole[fold(e.Type)] = append(r.g.whole[fold(e.Type)], extent{foldID(e.Scope), "manifest, " + name})
+		r.g.prove(e.Type, e.Scope)
 	}
 }
 

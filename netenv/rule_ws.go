@@ -104,7 +104,7 @@ func ws02(c *check) {
 // unpaired says of each workspace that no cluster is known to use it.
 func (c *check) unpaired() {
 	for _, r := range c.g.list(typeWorkspace) {
-		if !slices.ContainsFunc(c.pairs, func(p pair) bool { return p.workspace == r }) {
+		if len(c.pairsOf(r)) == 0 {
 			d := c.about(r)
 			if c.g.complete(typeCompute, r.ID) || c.g.complete(typeBinding, "") {
 				d.none("no cluster uses this workspace")

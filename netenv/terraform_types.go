@@ -311,7 +311,7 @@ func tfEndpoint(p *plan, i *instance) {
 	if id == "" {
 		return
 	}
-	p.in.g.whole[fold(typeZoneGroup)] = append(p.in.g.whole[fold(typeZoneGroup)], extent{foldID(id), "the endpoint's own block"})
+	p.in.g.prove(typeZoneGroup, id)
 	if len(i.blocks("private_dns_zone_group")) == 0 {
 		return
 	}

@@ -295,7 +295,7 @@ func (v Value) Source() Source {
 			base = p.at
 			break
 		}
-		parts = append(parts, strings.NewReplacer("~", "~0", "/", "~1").Replace(p.key))
+		parts = append(parts, escapePointer(p.key))
 	}
 	var b strings.Builder
 	b.WriteString(base)
@@ -303,6 +303,13 @@ func (v Value) Source() Source {
 		b.WriteString("/" + parts[i])
 	}
 	return Source{File: v.view.file, Pointer: b.String(), Time: v.view.time}
+}
+
+func escapePointer(key string) string {
+	if !strings.ContainsAny(key, "~/") {
+		return key
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(key, "~", "~0"), "/", "~1")
 }
 
 // Source is where a fact comes from.

@@ -1,0 +1,104 @@
+package netenv
+
+import (
+	"fmt"
+	"strings"
+)
+
+// fromTerraform says what a Terraform plan can answer of a rule: "judged",
+// "partly" when some of its facts exist after the apply only, "no".
+var fromTerraform = map[string]string{
+	"AK-09": "partly: not whether it was restarted", "DN-03": "no: Azure writes the records", "DN-05": "no: needs a live probe",
+	"VN-05": "partly: the state of peerings that exist already is not in a plan", "PE-01": "partly: approvals of endpoints that exist already are not in a plan",
+	"TA-03": "partly: the state of bindings that exist already is not in a plan", "DN-02": "partly: the state of links that exist already is not in a plan",
+	"VN-07": "no for servers of your own: needs a live probe", "RB-02": "partly: assignments of the plan only", "EG-01": "partly: firewalls are not read from plans",
+	"ST-05": "partly: datastores as azapi resources only",
+}
+
+// fromGraph are the types that Resource Graph does not hold, so rules about them
+// need the listings of their own.
+var fromGraph = map[string]bool{
+	fold(typeBinding): true, fold(typeCompute): true, fold(typeDatastore): true, fold(typeZoneGroup): true, fold(typeA): true, fold(typeLink): true,
+	fold(typeExtension): true, fold(typeProbe): true, fold(typePolicySet): true, fold(typeAssignment): true,
+}
+
+// RulesDocument is docs/env-rules.md: every rule with its severities, what each
+// source can answer, and which rule stands for which demand of the two guides.
+func RulesDocument() string {
+	var b strings.Builder
+	b.WriteString("# Rules of `sallyport env`\n\nGenerated from package netenv (`go test ./netenv -run TestRulesDocument -update`); do not edit.\n\n")
+	b.WriteString("A verdict is pass, fail, unknown or not applicable. Absence counts as failure only where the input proves that it would show the thing.\n\n## Rules\n\n")
+	b.WriteString("| Code | Asks | public | public-workspace | private | Exports | Resource Graph alone | Terraform plan |\n|---|---|---|---|---|---|---|---|\n")
+	for _, r := range Rules() {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", r.Code, cell(r.Title), sev(r.Severity[0]), sev(r.Severity[1]), sev(r.Severity[2]),
+			cond(r.Code == "DN-05", "with a live probe", cond(r.Code == "RB-02", "with --deployer", "judged")), graphAnswer(r), cond(fromTerraform[r.Code] == "", "judged", fromTerraform[r.Code]))
+	}
+	b.WriteString("\n## Why, and which command answers\n")
+	for _, r := range Rules() {
+		fmt.Fprintf(&b, "\n### %s %s\n\n%s\n", r.Code, r.Title, r.Why)
+		if r.Note != "" {
+			fmt.Fprintf(&b, "\n%s\n", r.Note)
+		}
+		b.WriteByte('\n')
+		for _, line := range r.Answers() {
+			fmt.Fprintf(&b, "- `%s`\n", line)
+		}
+		if len(r.After) > 0 {
+			fmt.Fprintf(&b, "- hidden behind %s\n", strings.Join(r.After, ", "))
+		}
+	}
+	b.WriteString("\n## Demands of the guides\n\n| Guide | Demand | Rules |\n|---|---|---|\n")
+	for _, d := range demands {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", d[0], d[1], d[2])
+	}
+	return b.String()
+}
+
+func sev(s Severity) string { return cond(s == Off, "-", string(s)) }
+
+func graphAnswer(r *Rule) string {
+	var lack []string
+	for _, t := range append([]string{r.Subject}, r.Reads...) {
+		if fromGraph[fold(t)] {
+			lack = append(lack, noun(t)+"s")
+		}
+	}
+	switch {
+	case len(lack) == 0:
+		return "judged"
+	case fromGraph[fold(r.Subject)]:
+		return "unknown: lacks " + strings.Join(lack, ", ")
+	}
+	return "partly: lacks " + strings.Join(lack, ", ")
+}
+
+// demands are the requirements, limitations and special notes of Azure ML's two
+// guides on this environment, each with the rules that check it.
+var demands = [][3]string{
+	{"AMLArc with private link", "inbound and outbound access to the required addresses", "EG-01, AK-04"},
+	{"AMLArc with private link", "an address space that is large enough", "VN-01, VN-02"},
+	{"AMLArc with private link", "128 addresses per node in the subnet", "VN-03 (computed; the figure stands beside it)"},
+	{"AMLArc with private link", "the account may join VNet and subnet", "RB-02, AK-11"},
+	{"AMLArc with private link", "AKS with Azure CNI", "AK-08"},
+	{"AMLArc with private link", "a private API server", "AK-01"},
+	{"AMLArc with private link", "install from a machine inside the VNet", "WS-10 (a way in exists)"},
+	{"AMLArc with private link", "a private-link workspace", "WS-01, WS-02, WS-03"},
+	{"AMLArc with private link", "studio: public access or studio in the VNet", "ST-04, WS-10"},
+	{"AMLArc with private link", "storage by private or service endpoint", "ST-01, ST-06"},
+	{"AMLArc with private link", "key vault by private endpoint", "KV-01, KV-02, KV-03"},
+	{"AMLArc with private link", "registry by private endpoint", "CR-01, CR-03, CR-04"},
+	{"AMLArc with private link", "a compute in the VNet that builds images", "WS-07"},
+	{"Secure inferencing", "private or service endpoints in the same or a peered VNet", "WS-02, ST-01, ST-06, KV-01, CR-03, PE-03, VN-05, VN-06"},
+	{"Secure inferencing", "cluster in the region of a private workspace", "AK-06"},
+	{"Secure inferencing", "no public name on a private cluster", "AK-02"},
+	{"Secure inferencing", "the three scenarios", "profiles public, public-workspace, private"},
+	{"Secure inferencing", "the default cluster's VNet is in MC_…", "AK-08"},
+	{"Secure inferencing", "further storage has private endpoint and DNS", "ST-05, DN-01"},
+	{"Secure inferencing", "private DNS zone integration", "WS-03, DN-01, DN-02, DN-03, DN-04, DN-05"},
+	{"Secure inferencing", "system-assigned identity of the workspace", "WS-04"},
+	{"Secure inferencing", "HBI: system-assigned identity with both storage roles", "WS-06, RB-01"},
+	{"Secure inferencing", "workspace's registry: Premium and trusted services", "CR-01, CR-02"},
+	{"Secure inferencing", "connect securely to a workspace behind a VNet", "WS-10"},
+	{"Secure inferencing", "trusted services on the storage account", "ST-02"},
+	{"Secure inferencing", "after stop and start: recreate the endpoint, attach again", "AK-09"},
+}
