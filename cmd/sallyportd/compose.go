@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -44,10 +45,7 @@ func serve(ctx context.Context, c *Config, stderr io.Writer) error {
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if err := os.MkdirAll(filepath.Dir(c.SealKeyFile), 0o700); err != nil {
-		return fmt.Errorf("sealKeyFile: %w", err)
-	}
-	sealer, err := seal.LoadOrCreate(c.SealKeyFile, filepath.Join(c.DataDir, "store"))
+	sealer, err := openSeal(c)
 	if err != nil {
 		return err
 	}
@@ -73,13 +71,14 @@ type server struct {
 	*Config
 	log     *slog.Logger
 	metrics *prometheus.Registry
-	sealer  *seal.Sealer
+	sealer  *seal.Sealer // nil in a process that needs none
 	store   *store.Store
 
 	installation  store.Installation
-	agents        *pki.CA
-	certificate   *pki.Keeper // the listener's
-	serverCA      []byte      // PEM; empty when the certificate is the user's own
+	agents        *pki.CA        // of control alone, as control and operations are
+	agentRoots    *x509.CertPool // the same CA without its key
+	certificate   *pki.Keeper    // the listener's
+	serverCA      []byte         // PEM; empty when the certificate is the user's own
 	directory     *authority.Directory
 	authenticator *authn.Authenticator
 	authority     *authority.Authority
@@ -105,6 +104,18 @@ func newLog(c *Config, stderr io.Writer) (*slog.Logger, error) {
 	}
 	grpclogs.Install(log)
 	return log, nil
+}
+
+// openSeal loads or makes the seal key, for processes that need it. The
+// others get nil: what they do not hold cannot be stolen there.
+func openSeal(c *Config) (*seal.Sealer, error) {
+	if !c.seals() {
+		return nil, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(c.SealKeyFile), 0o700); err != nil {
+		return nil, fmt.Errorf("sealKeyFile: %w", err)
+	}
+	return seal.LoadOrCreate(c.SealKeyFile, filepath.Join(c.DataDir, "store"))
 }
 
 func openStore(ctx context.Context, c *Config, log *slog.Logger, metrics prometheus.Registerer) (*store.Store, error) {
@@ -135,11 +146,12 @@ func (s *server) compose(ctx context.Context) (err error) {
 		return fmt.Errorf("first start: %w", err)
 	}
 	keys := sharedKeys{store: s.store, sealer: s.sealer, now: time.Now}
-	mandateKey, err := keys.mandate(ctx)
-	if err != nil {
-		return err
+	if s.plays("control") {
+		if s.agents, err = keys.ca(ctx, keyAgentsCA, pki.Agents); err != nil {
+			return err
+		}
 	}
-	if s.agents, err = keys.ca(ctx, keyAgentsCA, pki.Agents); err != nil {
+	if s.agentRoots, err = keys.roots(ctx, keyAgentsCA); err != nil {
 		return err
 	}
 	if s.certificate, s.serverCA, err = s.ownCertificate(ctx, keys); err != nil {
@@ -158,22 +170,19 @@ func (s *server) compose(ctx context.Context) (err error) {
 	if s.authenticator, err = authn.New(authn.Config{Issuers: issuers, Now: time.Now, Log: s.log, Registerer: s.metrics}); err != nil {
 		return err
 	}
-	if s.authority, err = authority.New(authority.Config{
-		Store: s.store, Directory: s.directory, Seal: s.sealer, Base: s.ExternalURL, Tenant: s.installation.TenantID,
-		PrivateIssuers: s.PrivateIssuers, Now: time.Now, Log: s.log, Registerer: s.metrics,
-	}); err != nil {
-		return err
+	if s.plays("control") || s.plays("authority") {
+		if s.authority, err = authority.New(authority.Config{
+			Store: s.store, Directory: s.directory, Seal: s.sealer, Base: s.ExternalURL, Tenant: s.installation.TenantID,
+			PrivateIssuers: s.PrivateIssuers, Now: time.Now, Log: s.log, Registerer: s.metrics,
+		}); err != nil {
+			return err
+		}
 	}
-	if s.control, err = control.New(control.Config{
-		Store: s.store, Secrets: secrets{s.authority}, Authenticate: s.authenticateControl,
-		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations,
-		MandateKey: mandateKey, AgentCA: s.agents, ServerCA: s.serverCA,
-		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,
-		Now: time.Now, Log: s.log, Registerer: s.metrics,
-	}); err != nil {
-		return err
+	if s.plays("control") {
+		if err := s.composeControl(ctx, keys, issuer); err != nil {
+			return err
+		}
 	}
-	s.operations = operation.New(operation.Config{Store: s.store, Handlers: s.control.Handlers(), Replica: s.replica, Log: s.log, Now: time.Now})
 	if s.sink, err = audit.OpenFile(s.Audit.File); err != nil {
 		return err
 	}
@@ -188,4 +197,24 @@ func (s *server) compose(ctx context.Context) (err error) {
 		DrainTimeout: time.Duration(s.DrainTimeout), Log: s.log, Registerer: s.metrics,
 	})
 	return err
+}
+
+// composeControl makes the control plane, which alone holds the key that signs
+// what agents are told.
+func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer string) error {
+	mandateKey, err := keys.mandate(ctx)
+	if err != nil {
+		return err
+	}
+	if s.control, err = control.New(control.Config{
+		Store: s.store, Secrets: secrets{s.authority}, Authenticate: s.authenticateControl,
+		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations,
+		MandateKey: mandateKey, AgentCA: s.agents, ServerCA: s.serverCA,
+		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,
+		Now: time.Now, Log: s.log, Registerer: s.metrics,
+	}); err != nil {
+		return err
+	}
+	s.operations = operation.New(operation.Config{Store: s.store, Handlers: s.control.Handlers(), Replica: s.replica, Log: s.log, Now: time.Now})
+	return nil
 }

@@ -40,7 +40,9 @@ type Config struct {
 	// DataDir holds the embedded store and the server's own files.
 	DataDir string `json:"dataDir"`
 	// SealKeyFile is the key that seals private keys in the store. It is made at
-	// first start, mode 0600, and must not lie in DataDir.
+	// first start, mode 0600, and must not lie in DataDir. A process that plays
+	// gateway alone and has its own tls.certFile does not read it: do not put it
+	// there.
 	SealKeyFile string `json:"sealKeyFile"`
 	// AdminFile receives the first administrator's credential, mode 0600, at
 	// first start. Default: admin.json beside the seal key.
@@ -170,6 +172,12 @@ var allRoles = []string{"control", "authority", "gateway"}
 // plays reports whether this process has the role.
 func (c *Config) plays(role string) bool { return slices.Contains(c.Roles, role) }
 
+// seals reports whether this process needs the seal key: it signs tokens,
+// certificates or what agents are told, or has no certificate of its own.
+func (c *Config) seals() bool {
+	return c.plays("control") || c.plays("authority") || c.TLS.CertFile == ""
+}
+
 // complete fills in defaults and refuses what does not fit together.
 func (c *Config) complete() error {
 	u, err := url.Parse(c.ExternalURL)
@@ -186,15 +194,6 @@ func (c *Config) complete() error {
 	}
 	if c.DataDir == "" {
 		return fmt.Errorf("dataDir is missing: a folder that only this server writes, for example /var/lib/sallyport")
-	}
-	if c.SealKeyFile == "" {
-		return fmt.Errorf("sealKeyFile is missing: a file outside dataDir, for example /etc/sallyport/seal.key; it is made at first start")
-	}
-	if inside(c.SealKeyFile, c.DataDir) {
-		return fmt.Errorf("sealKeyFile %s lies in dataDir: a copy of the data must not hold the key that opens it", c.SealKeyFile)
-	}
-	if c.AdminFile == "" {
-		c.AdminFile = filepath.Join(filepath.Dir(c.SealKeyFile), "admin.json")
 	}
 	if c.Audit.File == "" {
 		c.Audit.File = filepath.Join(c.DataDir, "audit.jsonl")
@@ -222,6 +221,9 @@ func (c *Config) complete() error {
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		return fmt.Errorf("tls.certFile and tls.keyFile go together")
 	}
+	if err := c.completeSeal(); err != nil {
+		return err
+	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = duration(30 * time.Second)
 	}
@@ -232,6 +234,24 @@ func (c *Config) complete() error {
 		if _, err := netip.ParsePrefix(p); err != nil {
 			return fmt.Errorf("trustedProxies: %q is not a range like 10.0.0.0/8", p)
 		}
+	}
+	return nil
+}
+
+// completeSeal fills in where the seal key and the first administrator's
+// credential lie. A process without need of them gets neither.
+func (c *Config) completeSeal() error {
+	if !c.seals() {
+		return nil
+	}
+	if c.SealKeyFile == "" {
+		return fmt.Errorf("sealKeyFile is missing: a file outside dataDir, for example /etc/sallyport/seal.key; it is made at first start")
+	}
+	if inside(c.SealKeyFile, c.DataDir) {
+		return fmt.Errorf("sealKeyFile %s lies in dataDir: a copy of the data must not hold the key that opens it", c.SealKeyFile)
+	}
+	if c.AdminFile == "" {
+		c.AdminFile = filepath.Join(filepath.Dir(c.SealKeyFile), "admin.json")
 	}
 	return nil
 }

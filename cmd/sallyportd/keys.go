@@ -79,6 +79,22 @@ func (k sharedKeys) ca(ctx context.Context, name string, purpose pki.Purpose) (*
 	return pki.ParseCA(purpose, public, private, k.now)
 }
 
+// roots is a CA's certificate, which every role may have, without its key.
+func (k sharedKeys) roots(ctx context.Context, name string) (*x509.CertPool, error) {
+	item, err := store.Get[store.SealedKey](ctx, k.store, store.SealedKey{Name: name}.Key())
+	if trust.KindOf(err) == trust.NotFound {
+		return nil, fmt.Errorf("key %s does not exist yet: start a server that plays control first", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read key %s: %w", name, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(item.Value.Public) {
+		return nil, fmt.Errorf("key %s has no certificate", name)
+	}
+	return pool, nil
+}
+
 func (k sharedKeys) mandate(ctx context.Context) (ed25519.PrivateKey, error) {
 	_, private, err := k.pair(ctx, keyMandate, func() ([]byte, []byte, error) {
 		public, private, err := ed25519.GenerateKey(rand.Reader)

@@ -87,7 +87,7 @@ func (s *server) open(ctx, base context.Context, work *crew) error {
 	}
 	routes := s.routes()
 	public := newServer(base, routes, s.tunnels(base), s.log)
-	conf := pki.Server(s.certificate, []string{"h2", "http/1.1", tunnel.ALPN}, s.agents.Pool(), tunnel.ALPN)
+	conf := pki.Server(s.certificate, []string{"h2", "http/1.1", tunnel.ALPN}, s.agentRoots, tunnel.ALPN)
 	work.start(base, "listener", serving(public, tls.NewListener(listener, conf)))
 	s.log.InfoContext(ctx, "listening", "url", s.ExternalURL, "address", listener.Addr().String(), "roles", s.Roles, "replica", s.replica)
 	if s.Metrics.Listen == "" {
