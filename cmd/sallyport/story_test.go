@@ -161,6 +161,7 @@ func TestStories(t *testing.T) {
 			e.Setenv("HOST", strings.TrimPrefix(admin.Server, "https://"))
 			e.Setenv("SUB", admin.SubscriptionID)
 			e.Setenv("TENANT", admin.TenantID)
+			e.Setenv("SECRET", admin.ClientSecret)
 			e.Setenv("CA_HASH", client.CAHash(admin.CA))
 			e.Setenv("CA_BASE64", base64.StdEncoding.EncodeToString([]byte(admin.CA)))
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), []byte(admin.CA), 0o600); err != nil {

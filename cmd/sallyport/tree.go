@@ -47,6 +47,7 @@ Nouns and arguments are az's. Begin with:
 	root.AddCommand(
 		a.loginCommand(), a.logoutCommand(), a.account(),
 		a.groupNoun(), a.aks(), a.cluster(), a.identity(), a.role(),
+		a.feature(), a.provider(), a.extension(), a.resource(), a.clientSetup(),
 		a.kubeconfigNoun(), a.image(), a.rest(), a.versionCommand(), a.envNoun(),
 	)
 	root.AddCommand(installation(a)...)
