@@ -115,10 +115,19 @@ func (c *Control) identify(r *http.Request) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if item.Value.Enrolment == nil && !item.Value.Deleting {
-		return nil, trust.Errorf(trust.Forbidden, "cluster %s was disconnected", uid)
+	if err := connected(&item.Value); err != nil {
+		return nil, err
 	}
 	return &agent{cluster: trust.ClusterUID(uid), name: name, clusterID: item.Value.Key(), cert: cert}, nil
+}
+
+// connected refuses the agents of a cluster that was disconnected. Those of one
+// that is being deleted have yet to clean it.
+func connected(r *store.Cluster) error {
+	if r.Enrolment == nil && !r.Deleting {
+		return trust.Errorf(trust.Forbidden, "cluster %s was disconnected", r.UID)
+	}
+	return nil
 }
 
 // clusterByUID finds a registration. One that is not there is of kind

@@ -150,6 +150,9 @@ func (c *Control) currentState(ctx context.Context, uid trust.ClusterUID) (manda
 			return mandate.State{}, err
 		}
 		r := item.Value
+		if err := connected(&r); err != nil {
+			return mandate.State{}, err
+		}
 		bindings, _, err := store.List[store.Binding](ctx, c.Store, r.Key()+"/")
 		if err != nil {
 			return mandate.State{}, err
