@@ -25,6 +25,7 @@ type victim struct {
 	*installation.Service
 	token   string
 	binding string // resource id
+	uid     string // of the binding, where a way needs it
 }
 
 // way is one of the ways to take a right away (design 5.5). take returns when
@@ -40,6 +41,13 @@ type way struct {
 	// repaired: the reconciler makes it good again, so that new requests are let
 	// through. What ran under what was there before ends all the same.
 	repaired bool
+	// byAgent: the agent ends it alone. The gateway learns that with the next byte
+	// that it can write, so a caller that does not read finds the end behind what
+	// was on its way.
+	byAgent bool
+	// frozen: the gateway can end nothing; what the API server's own audit log says
+	// is measured instead.
+	frozen bool
 }
 
 func deleting(id func(*world, *victim) string, version string) func(context.Context, *world, *victim) error {
@@ -85,9 +93,9 @@ func ways() []way {
 				_, err := w.Wait(ctx, http.MethodPost, w.ClusterID()+"/start", client.ContainerServiceVersion, nil)
 				return err
 			}},
-		{name: "owner deletes the ServiceAccount", bound: byOwner, repaired: true, take: owner("serviceaccount", "-n", "sallyport-bindings")},
+		{name: "owner deletes the ServiceAccount", bound: byOwner, byAgent: true, repaired: true, take: owner("serviceaccount", "-n", "sallyport-bindings")},
 		// While the reconciler runs, it repairs this before anybody sees it.
-		{name: "owner deletes the ClusterRoleBindings, the reconciler is away", bound: byOwner,
+		{name: "owner deletes the ClusterRoleBindings, the reconciler is away", bound: byOwner, byAgent: true,
 			take: func(ctx context.Context, w *world, v *victim) error {
 				if err := w.Process(installation.Reconciler).Signal(syscall.SIGSTOP); err != nil {
 					return err
@@ -97,10 +105,10 @@ func ways() []way {
 			back: func(_ context.Context, w *world) error {
 				return w.Process(installation.Reconciler).Signal(syscall.SIGCONT)
 			}},
-		{name: "owner withdraws the acceptance", bound: byOwner, keeps: func(kind string) bool { return kind == "watch of pods" },
+		{name: "owner withdraws the acceptance", bound: byOwner, byAgent: true, keeps: func(kind string) bool { return kind == "watch of pods" },
 			take: func(ctx context.Context, w *world, _ *victim) error { return w.accept(ctx, "--withdraw") },
 			back: func(ctx context.Context, w *world) error { return w.accept(ctx) }},
-		{name: "owner deletes the ClusterRole", bound: byOwner, keeps: func(kind string) bool { return kind == "watch of pods" },
+		{name: "owner deletes the ClusterRole", bound: byOwner, byAgent: true, keeps: func(kind string) bool { return kind == "watch of pods" },
 			take: func(ctx context.Context, w *world, _ *victim) error {
 				out, err := w.Cluster.Kubectl(ctx, "get", "clusterroles", "-o", "name")
 				if err != nil {
@@ -115,7 +123,7 @@ func ways() []way {
 				return fmt.Errorf("no ClusterRole of the role among %s", out)
 			},
 			back: func(ctx context.Context, w *world) error { return w.accept(ctx) }},
-		{name: "owner deletes the namespace of bindings", bound: byOwner,
+		{name: "owner deletes the namespace of bindings", bound: byOwner, byAgent: true,
 			take: func(ctx context.Context, w *world, _ *victim) error {
 				_, err := w.Cluster.Kubectl(ctx, "delete", "namespace", "sallyport-bindings", "--wait=false")
 				return err
@@ -187,6 +195,30 @@ func (w *world) accept(ctx context.Context, args ...string) error {
 	return err
 }
 
+// leave takes the agents and everything of ours out of the cluster.
+func (w *world) leave(ctx context.Context) error {
+	for _, name := range []string{installation.Proxy, installation.Reconciler} {
+		if err := w.Process(name).Stop(10 * time.Second); err != nil {
+			return err
+		}
+	}
+	// What "cluster disconnect" prints for an owner whose agents are gone.
+	for _, args := range [][]string{
+		{"namespace", "sallyport-bindings", "--ignore-not-found"},
+		{"clusterrolebindings", "-l", "sallyport.dev/cluster=" + w.UID},
+		{"rolebindings,roles", "--all-namespaces", "-l", "sallyport.dev/cluster=" + w.UID},
+		{"clusterroles", "-l", "sallyport.dev/cluster=" + w.UID},
+		{"namespace", "sallyport-system", "--ignore-not-found"},
+		{"validatingadmissionpolicybindings,validatingadmissionpolicies", "-l", "sallyport.dev/cluster=" + w.UID},
+	} {
+		if _, err := w.Cluster.Kubectl(ctx, append([]string{"delete"}, args...)...); err != nil {
+			return err
+		}
+	}
+	w.UID = ""
+	return nil
+}
+
 // again waits until the registration is gone and connects the cluster anew.
 func (w *world) again(ctx context.Context, group string) error {
 	if err := installation.Eventually(ctx, "the registration is gone", 60*time.Second, func(ctx context.Context) error {
@@ -201,23 +233,8 @@ func (w *world) again(ctx context.Context, group string) error {
 	}); err != nil {
 		return err
 	}
-	for _, name := range []string{installation.Proxy, installation.Reconciler} {
-		if err := w.Process(name).Stop(10 * time.Second); err != nil {
-			return err
-		}
-	}
-	// What "cluster disconnect" prints for an owner whose agents are gone.
-	for _, args := range [][]string{
-		{"namespace", "sallyport-bindings", "--ignore-not-found"},
-		{"clusterrolebindings", "-l", "sallyport.dev/cluster=" + w.UID},
-		{"rolebindings,roles", "--all-namespaces", "-l", "sallyport.dev/cluster=" + w.UID},
-		{"clusterroles", "-l", "sallyport.dev/cluster=" + w.UID},
-		{"namespace", "sallyport-system"},
-		{"validatingadmissionpolicybindings,validatingadmissionpolicies", "-l", "sallyport.dev/cluster=" + w.UID},
-	} {
-		if _, err := w.Cluster.Kubectl(ctx, append([]string{"delete"}, args...)...); err != nil {
-			return err
-		}
+	if err := w.leave(ctx); err != nil {
+		return err
 	}
 	if err := w.Login(ctx, group); err != nil {
 		return err
@@ -230,7 +247,7 @@ func (w *world) again(ctx context.Context, group string) error {
 
 func bound(t *testing.T, w *world) *victim {
 	s, token, binding := w.service(t, deployer, reader)
-	return &victim{s, token, binding}
+	return &victim{Service: s, token: token, binding: binding}
 }
 
 // federated is a service that proves itself with the cluster's own token of one
@@ -284,7 +301,7 @@ func elsewhere(t *testing.T, w *world) *victim {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &victim{s, token, w.BindingID("moved")}
+	return &victim{Service: s, token: token, binding: w.BindingID("moved")}
 }
 
 // Every way to take a right away ends every kind of stream and refuses new
@@ -302,6 +319,12 @@ func (c way) run(t *testing.T, w *world) {
 		create = bound
 	}
 	v := create(t, w)
+	if c.frozen {
+		var err error
+		if v.uid, err = w.bindingUID(t.Context(), v.binding); err != nil {
+			t.Fatal(err)
+		}
+	}
 	shapes := w.available()
 	streams := w.openAll(t, v.token, shapes)
 	p := w.probe(t, v.token)
@@ -328,14 +351,18 @@ func (c way) run(t *testing.T, w *world) {
 		})
 	}
 	answered := time.Since(began)
+	if c.frozen {
+		c.endedAtTheServer(t, w, v, len(streams), began, answered)
+		return
+	}
 	var lines []string
 	deadline := began.Add(answered + c.bound + 5*time.Second)
 	for n, st := range streams {
 		if c.keeps != nil && c.keeps(shapes[n].kind) {
 			continue
 		}
-		if c.bound == byOwner && st.stalled {
-			continue // the agent has ended it; the gateway learns that with the next byte that it can write
+		if c.byAgent && st.stalled {
+			continue
 		}
 		at, err := st.ended(time.Until(deadline))
 		if err != nil {
@@ -351,7 +378,7 @@ func (c way) run(t *testing.T, w *world) {
 			t.Errorf("%s ended %s after the change was asked for, which was answered after %s: the bound is %s", st.kind, took, answered, c.bound)
 		}
 	}
-	if c.bound == byOwner {
+	if c.byAgent {
 		for _, st := range streams {
 			if !st.stalled {
 				continue
@@ -389,6 +416,56 @@ func (c way) run(t *testing.T, w *world) {
 		}
 	}
 	t.Logf("answered after %.1f ms, the last of %d requests was let in at %.1f ms, then %d\n%s", ms(answered), total, ms(late), code, strings.Join(lines, "\n"))
+}
+
+// endedAtTheServer reads in the API server's own audit log when the streams of a
+// binding were over there.
+func (c way) endedAtTheServer(t *testing.T, w *world, v *victim, streams int, began time.Time, answered time.Duration) {
+	t.Helper()
+	var last time.Time
+	eventually(t, "the API server has seen every stream's end", c.bound+10*time.Second, func(context.Context) error {
+		ended, err := w.streamsEnded(v.uid)
+		if err == nil && len(ended) < streams {
+			err = fmt.Errorf("%d of %d", len(ended), streams)
+		}
+		for _, at := range ended {
+			if at.After(last) {
+				last = at
+			}
+		}
+		return err
+	})
+	if took := last.Sub(began); took > answered+c.bound {
+		t.Errorf("the API server wrote to a stream for %s; the bound is %s", took, c.bound)
+	}
+	t.Logf("answered after %.1f ms, %d streams were over at the API server after %.1f ms", ms(answered), streams, ms(last.Sub(began)))
+}
+
+// streamsEnded is when each of a binding's long requests was over, as the API
+// server saw it.
+func (w *world) streamsEnded(uid string) (map[string]time.Time, error) {
+	data, err := os.ReadFile(w.Cluster.AuditLogPath())
+	if err != nil {
+		return nil, err
+	}
+	ended := map[string]time.Time{}
+	for line := range strings.Lines(string(data)) {
+		if !strings.Contains(line, "binding-"+uid) {
+			continue
+		}
+		var e struct {
+			AuditID, Stage, Verb string
+			ObjectRef            struct{ Subresource string }
+			StageTimestamp       time.Time
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			return nil, err
+		}
+		if e.Stage == "ResponseComplete" && (e.Verb == "watch" || e.ObjectRef.Subresource != "") {
+			ended[e.AuditID] = e.StageTimestamp
+		}
+	}
+	return ended, nil
 }
 
 // mostBuffered is what may be on its way to a caller that does not read: the

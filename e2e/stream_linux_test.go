@@ -101,7 +101,7 @@ func (w *world) open(ctx context.Context, s shape, token string) (*stream, error
 			return errors.Join(err, set)
 		}
 	}
-	raw, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(w.URL, "https://"))
+	raw, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(w.gatewayURL(), "https://"))
 	if err != nil {
 		return nil, err
 	}
@@ -166,14 +166,14 @@ func (st *stream) read(r io.Reader) {
 }
 
 // watchSocket asks the kernel whether the server's end of the connection is
-// still there. The caller's own end is no measure: with a window of zero it does
+// still open for the server to write to (01 is ESTABLISHED). The caller's own end is no measure: with a window of zero it does
 // not take the reset that was sent to it (RFC 9293, 3.10.7.4).
 func (st *stream) watchSocket() {
 	defer close(st.done)
 	local, remote := socketAddr(st.conn.LocalAddr()), socketAddr(st.conn.RemoteAddr())
 	for tick := time.NewTicker(2 * time.Millisecond); ; <-tick.C {
 		sockets, err := os.ReadFile("/proc/net/tcp")
-		if err != nil || !strings.Contains(string(sockets), remote+" "+local+" ") || st.closed.Load() {
+		if err != nil || !strings.Contains(string(sockets), remote+" "+local+" 01 ") || st.closed.Load() {
 			st.at = time.Now()
 			tick.Stop()
 			st.conn.Close()
@@ -316,7 +316,7 @@ func (p *prober) seen() (lastOK time.Time, code, total int) {
 func (w *world) get(ctx context.Context, hc *http.Client, token, path string) (int, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/clusters/"+w.UID+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.gatewayURL()+"/clusters/"+w.UID+path, nil)
 	if err != nil {
 		return 0, "", err
 	}

@@ -79,8 +79,18 @@ func TestMain(m *testing.M) {
 // agents outside the cluster.
 type world struct {
 	*installation.Installation
-	nodes int
-	n     int // counts services
+	gateway string // URL of the gateway; "": the server's
+	nodes   int
+	n       int // counts services
+	left    int // times that the cluster was left to another installation
+}
+
+// gatewayURL is where requests to the cluster go.
+func (w *world) gatewayURL() string {
+	if w.gateway != "" {
+		return w.gateway
+	}
+	return w.URL
 }
 
 // programs are the binaries, built once.
@@ -122,6 +132,13 @@ func start(t testing.TB) *world {
 			shared.err = shared.w.connect(ctx, "home")
 		}
 	})
+	if shared.err == nil && shared.w.UID == "" { // another test had the cluster
+		w := shared.w
+		w.left++
+		if shared.err = w.register(t.Context(), fmt.Sprintf("private-%d", w.left)); shared.err == nil {
+			shared.err = w.StartAgents(t.Context(), installation.Agents{})
+		}
+	}
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}

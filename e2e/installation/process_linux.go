@@ -73,6 +73,9 @@ func (p *Process) Stop(bound time.Duration) error {
 	_ = p.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
+		if s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && s.Signaled() && s.Signal() == syscall.SIGTERM {
+			return nil // it has no handler of its own
+		}
 		return p.err
 	case <-time.After(bound):
 		return errors.Join(fmt.Errorf("%s did not stop within %s", p.Name, bound), p.Kill())
