@@ -146,7 +146,7 @@ is unknown.`,
 
 func needPaths(_ *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return usagef("give a folder or files to read. See how to get them: sallyport env explain")
+		return usagef("give a folder or files to read. See how to get them: sallyport env collect --help")
 	}
 	return nil
 }

@@ -1,0 +1,49 @@
+package probe
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRunReportsWhatAnswersAndWhatDoesNot(t *testing.T) {
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	defer s.Close()
+	_, portText, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	at := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	p := Prober{Port: port, TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Timeout: 5 * time.Second, Now: func() time.Time { return at }}
+	r := p.Run(t.Context(), "/c", []string{"127.0.0.1", "not a name"}, strings.NewReader("search x\nnameserver 10.0.0.10\n"))
+	if r.Kind != Kind || r.Cluster != "/c" || !r.Time.Equal(at) || len(r.DNSServers) != 1 || r.DNSServers[0] != "10.0.0.10" {
+		t.Errorf("report: %+v", r)
+	}
+	if c := r.Connections[0]; c.Error != "" || c.TLS <= 0 || c.Port != port || len(r.Names[0].Addresses) != 1 {
+		t.Errorf("good: %+v %+v", r.Names[0], c)
+	}
+	if n, c := r.Names[1], r.Connections[1]; n.Error == "" || !strings.HasPrefix(c.Error, "resolve: ") {
+		t.Errorf("bad name: %+v %+v", n, c)
+	}
+}
+
+func TestATLSFailureIsNamed(t *testing.T) {
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	defer s.Close()
+	_, portText, _ := net.SplitHostPort(s.Listener.Addr().String())
+	port, _ := strconv.Atoi(portText)
+	r := Prober{Port: port, Timeout: 5 * time.Second}.Run(t.Context(), "/c", []string{"127.0.0.1"}, nil)
+	if c := r.Connections[0]; !strings.HasPrefix(c.Error, "TLS: ") || c.TCP <= 0 {
+		t.Errorf("%+v", c)
+	}
+}
