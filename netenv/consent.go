@@ -78,12 +78,13 @@ func bindingFix(p pair) (az, tf string) {
 		"resource \"azurerm_kubernetes_cluster_trusted_access_role_binding\" \"ml\" {\n  name                  = \"ml\"\n  kubernetes_cluster_id = \"" + p.cluster.ID + "\"\n  source_resource_id    = \"" + p.workspace.ID + "\"\n  roles                 = [\"" + mlRole + "\"]\n}"
 }
 
-// Role definition GUIDs, the same in every tenant.
+// Role definition GUIDs, the same in every tenant, each compared with published
+// lists of the built-in roles.
 const (
 	roleOwner                = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
 	roleContributor          = "b24988ac-6180-42a0-ab88-20f7382dd24c"
 	roleReader               = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
-	roleNetworkContributor   = "4d97b98b-1d4f-4787-a291-c68834d212e7"
+	roleNetworkContributor   = "4d97b98b-1d4f-4787-a291-c67834d212e7"
 	roleBlobContributor      = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"
 	roleAccountContributor   = "17d1049b-9a84-46fb-8f53-869881c3d3ab"
 	roleAcrPull              = "7f951dda-4ed3-4680-a7ca-43fe172d538d"

@@ -208,7 +208,7 @@ func ws05(c *check) {
 				who = u.Get("principalId").Text()
 			}
 		}
-		w := c.holds(who, p.cluster.ID, "Azure Kubernetes Service Cluster Admin", roleClusterAdmin)
+		w := c.holds(who, p.cluster.ID, "Azure Kubernetes Service Cluster Admin Role", roleClusterAdmin)
 		for _, need := range []struct {
 			what  string
 			roles []string
