@@ -43,37 +43,39 @@ func bearer(h http.Header) (string, error) {
 	return strings.TrimSpace(token), nil
 }
 
-// clientAddress is the TCP peer, or what trusted proxies say in
-// X-Forwarded-For: the last address there that is not one of theirs.
-func (g *Gateway) clientAddress(r *http.Request) netip.Addr {
-	addr := peerAddress(r.RemoteAddr)
-	if len(g.config.TrustedProxies) == 0 || !g.trusted(addr) {
-		return addr
-	}
-	var all []string
-	for _, v := range r.Header["X-Forwarded-For"] {
-		all = append(all, strings.Split(v, ",")...)
-	}
-	for i := len(all) - 1; i >= 0; i-- {
-		next, err := netip.ParseAddr(strings.TrimSpace(all[i]))
-		if err != nil {
-			return addr // what stands before garbage was written by nobody we know
+// ClientAddress says where a request comes from: the TCP peer, or what trusted
+// proxies say in X-Forwarded-For, the last address there that is not one of
+// theirs.
+func ClientAddress(proxies []netip.Prefix) func(*http.Request) netip.Addr {
+	trusted := func(a netip.Addr) bool {
+		for _, p := range proxies {
+			if p.Contains(a) {
+				return true
+			}
 		}
-		addr = next.Unmap()
-		if !g.trusted(addr) {
+		return false
+	}
+	return func(r *http.Request) netip.Addr {
+		addr := peerAddress(r.RemoteAddr)
+		if len(proxies) == 0 || !trusted(addr) {
 			return addr
 		}
-	}
-	return addr
-}
-
-func (g *Gateway) trusted(a netip.Addr) bool {
-	for _, p := range g.config.TrustedProxies {
-		if p.Contains(a) {
-			return true
+		var all []string
+		for _, v := range r.Header["X-Forwarded-For"] {
+			all = append(all, strings.Split(v, ",")...)
 		}
+		for i := len(all) - 1; i >= 0; i-- {
+			next, err := netip.ParseAddr(strings.TrimSpace(all[i]))
+			if err != nil {
+				return addr // what stands before garbage was written by nobody we know
+			}
+			addr = next.Unmap()
+			if !trusted(addr) {
+				return addr
+			}
+		}
+		return addr
 	}
-	return false
 }
 
 func peerAddress(remote string) netip.Addr {

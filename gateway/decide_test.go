@@ -162,12 +162,11 @@ func TestClientAddress(t *testing.T) {
 		{proxies, "[fd00::1]:1", []string{"2001:db8::1"}, "2001:db8::1"},
 		{proxies, "[::ffff:10.0.0.1]:1", []string{"1.2.3.4"}, "1.2.3.4"},
 	} {
-		g := &Gateway{config: Config{TrustedProxies: c.trusted}}
 		r := &http.Request{RemoteAddr: c.remote, Header: http.Header{}}
 		for _, v := range c.forwarded {
 			r.Header.Add("X-Forwarded-For", v)
 		}
-		if got := g.clientAddress(r).String(); got != c.want {
+		if got := ClientAddress(c.trusted)(r).String(); got != c.want {
 			t.Errorf("%s %v: %s, want %s", c.remote, c.forwarded, got, c.want)
 		}
 	}

@@ -83,6 +83,8 @@ type Gateway struct {
 	log       *slog.Logger
 	metrics   *metrics
 
+	clientAddress func(*http.Request) netip.Addr
+
 	table   *table
 	flights *flights
 	hub     *tunnel.Hub
@@ -119,6 +121,7 @@ func New(c Config) (*Gateway, error) {
 	for _, l := range c.Locations {
 		g.audiences = append(g.audiences, c.Base+"/gateways/"+l)
 	}
+	g.clientAddress = ClientAddress(c.TrustedProxies)
 	g.table = newTable(c.LocalIssuers)
 	g.flights = newFlights(c.MaxPerCaller, c.MaxPerBinding)
 	g.replica = newReplica(g)

@@ -170,10 +170,14 @@ func (s *server) compose(ctx context.Context) (err error) {
 	if s.authenticator, err = authn.New(authn.Config{Issuers: issuers, Now: time.Now, Log: s.log, Registerer: s.metrics}); err != nil {
 		return err
 	}
+	proxies, err := s.trustedProxies()
+	if err != nil {
+		return err
+	}
 	if s.plays("control") || s.plays("authority") {
 		if s.authority, err = authority.New(authority.Config{
 			Store: s.store, Directory: s.directory, Seal: s.sealer, Base: s.ExternalURL, Tenant: s.installation.TenantID,
-			PrivateIssuers: s.PrivateIssuers, Now: time.Now, Log: s.log, Registerer: s.metrics,
+			PrivateIssuers: s.PrivateIssuers, ClientAddress: gateway.ClientAddress(proxies), Now: time.Now, Log: s.log, Registerer: s.metrics,
 		}); err != nil {
 			return err
 		}
@@ -187,10 +191,6 @@ func (s *server) compose(ctx context.Context) (err error) {
 		return err
 	}
 	s.records = audit.New(audit.Config{Sink: s.sink, LetReads: s.Audit.ReadsWithoutAudit, Log: s.log, Registerer: s.metrics})
-	proxies, err := s.trustedProxies()
-	if err != nil {
-		return err
-	}
 	s.gateway, err = gateway.New(gateway.Config{
 		Store: s.store, Authn: s.authenticator, Audit: s.records, Base: s.ExternalURL, Locations: []string{s.Location},
 		Replica: s.replica, LocalIssuers: []string{issuer}, TrustedProxies: proxies,

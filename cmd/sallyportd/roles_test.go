@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"testing"
 	"time"
@@ -11,48 +13,57 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport/sallyport/internal/pki"
-	"github.com/sallyport/sallyport/internal/seal"
 )
+
+// composed is a server of all roles, made and not running.
+func composed(t *testing.T, change func(*Config)) *server {
+	t.Helper()
+	dir := t.TempDir()
+	c := &Config{ExternalURL: "https://127.0.0.1:1", DataDir: filepath.Join(dir, "data"), SealKeyFile: filepath.Join(dir, "seal.key")}
+	if change != nil {
+		change(c)
+	}
+	if err := c.complete(); err != nil {
+		t.Fatal(err)
+	}
+	log, err := newLog(c, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := openSeal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := openStore(t.Context(), c, log, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	s := &server{Config: c, log: log, metrics: prometheus.NewRegistry(), sealer: key, store: st}
+	if err := s.compose(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.sink.Close() })
+	return s
+}
 
 // A gateway that runs by itself holds no private key that could sign what
 // agents are told, or certificates and tokens: it has not even the seal key.
 func TestAGatewayAloneOpensNoSharedKey(t *testing.T) {
+	s := composed(t, nil)
 	dir := t.TempDir()
+	writeCertificate(t, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
 	config := func(roles ...string) *Config {
-		c := &Config{ExternalURL: "https://127.0.0.1:1", DataDir: filepath.Join(dir, "data"), SealKeyFile: filepath.Join(dir, "seal.key"), Roles: roles}
+		c := &Config{ExternalURL: "https://127.0.0.1:1", DataDir: dir, Roles: roles}
 		c.TLS.CertFile, c.TLS.KeyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+		c.Store.Endpoints = []string{"https://127.0.0.1:2"}
 		return c
 	}
-	writeCertificate(t, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
-	all := config(allRoles...)
-	if err := all.complete(); err != nil {
-		t.Fatal(err)
-	}
-	log, err := newLog(all, t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := openStore(t.Context(), all, log, prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
-	key, err := seal.Create(all.SealKeyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{Config: all, log: log, metrics: prometheus.NewRegistry(), sealer: key, store: st}
-	if err := s.compose(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	defer s.sink.Close()
-
 	alone := config("gateway")
-	alone.Store.Endpoints, alone.SealKeyFile = []string{"https://127.0.0.1:2"}, ""
 	if err := alone.complete(); err != nil {
 		t.Fatal(err)
 	}
-	g := &server{Config: alone, log: log, metrics: prometheus.NewRegistry(), store: st}
+	g := &server{Config: alone, log: s.log, metrics: prometheus.NewRegistry(), store: s.store}
 	if err := g.compose(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +77,6 @@ func TestAGatewayAloneOpensNoSharedKey(t *testing.T) {
 
 	for _, roles := range [][]string{{"control"}, {"authority"}, {"gateway", "control"}} {
 		c := config(roles...)
-		c.Store.Endpoints, c.SealKeyFile = []string{"https://127.0.0.1:2"}, ""
 		if err := c.complete(); err == nil {
 			t.Errorf("%v needs no seal key", roles)
 		}
@@ -94,5 +104,27 @@ func writeCertificate(t *testing.T, certFile, keyFile string) {
 		if err := pki.WriteFile(file, pem.EncodeToMemory(block)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Behind a proxy every caller has one address: what one of them does wrong must
+// not shut the token endpoint to all.
+func TestTheTokenEndpointCountsFailuresOfTheCallerNotOfTheProxy(t *testing.T) {
+	s := composed(t, func(c *Config) { c.TrustedProxies = []string{"10.0.0.0/8"} })
+	ask := func(from string) int {
+		r := httptest.NewRequest("POST", "/"+s.installation.TenantID+"/oauth2/v2.0/token", nil)
+		r.RemoteAddr = "10.0.0.1:1"
+		r.Header.Set("X-Forwarded-For", from)
+		w := httptest.NewRecorder()
+		s.authority.Handler().ServeHTTP(w, r)
+		return w.Code
+	}
+	for n := 0; ask("192.0.2.1") != http.StatusTooManyRequests; n++ {
+		if n > 1000 {
+			t.Fatal("failures are not limited")
+		}
+	}
+	if code := ask("192.0.2.2"); code != http.StatusBadRequest {
+		t.Errorf("another caller: %d", code)
 	}
 }
