@@ -86,7 +86,10 @@ func (t *tokens) get(ctx context.Context, uid trust.BindingUID) (string, error) 
 		return "", err
 	}
 	life := expires.Sub(now)
-	e.token, e.expires = token, expires
+	if life <= 0 || life > tokenLife { // the clocks differ
+		life = tokenLife
+	}
+	e.token, e.expires = token, now.Add(life)
 	e.renew = now.Add(life*8/10 - time.Duration(rand.Int64N(int64(life/20)+1)))
 	return token, nil
 }
