@@ -165,6 +165,9 @@ func (t *table) stands(b *bound, from netip.Addr) error {
 	if now := t.bindings[b.key]; now == nil || now.UID != b.UID {
 		return errRemoved
 	}
+	if len(b.Grants) == 0 {
+		return errNotYet // not even the base set: nothing is consented to yet
+	}
 	p := t.clusters[b.cluster]
 	if p == nil || p.uid != b.Binding.Cluster {
 		return errCluster

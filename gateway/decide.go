@@ -10,6 +10,7 @@ import (
 // Why a running request is ended.
 var (
 	errRemoved  = trust.Errorf(trust.Forbidden, "the role binding was removed")
+	errNotYet   = trust.Errorf(trust.Forbidden, "the role binding is not in effect: none of its roles is applied in the cluster")
 	errNarrowed = trust.Errorf(trust.Forbidden, "the role binding no longer covers the request")
 	errCluster  = trust.Errorf(trust.Forbidden, "the cluster was removed")
 	errExpired  = trust.Errorf(trust.Unauthenticated, "the token has expired")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/store"
@@ -76,4 +77,21 @@ func (b *begun) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return b.Conn.Read(p)
+}
+
+// A binding that is Updating for the first time, or Failed, gives nothing, the
+// base set of discovery included.
+func TestABindingWithoutGrantsLetsNobodyIn(t *testing.T) {
+	w := newWorld(t)
+	if resp, body := w.do("GET", "/version", nil); resp.StatusCode != http.StatusOK {
+		t.Fatalf("with its grants: %d %s", resp.StatusCode, body)
+	}
+	b := w.binding()
+	b.Grants = nil
+	w.applied(w.commit(store.Put(b)))
+	for _, path := range []string{"/version", "/api/v1/namespaces/n/pods"} {
+		if resp, body := w.do("GET", path, nil); resp.StatusCode != http.StatusForbidden || !strings.Contains(body, "not in effect") {
+			t.Errorf("GET %s: %d %s", path, resp.StatusCode, body)
+		}
+	}
 }
