@@ -261,7 +261,26 @@ const deleteWait = time.Second
 
 // removeBinding takes the binding away: its record is gone when this commits.
 // The operation waits until every gateway and agent has followed.
-func (k *call) removeBinding() (*answer, error) {
+func (k *call) removeBinding() (*answer, error) { return k.again(k.tryRemoveBinding) }
+
+// again does a write anew that lost a race, after reading what it lies in again:
+// for what takes access away, which must not fail because an operation that the
+// same client began a moment ago has just ended. Conditions are held each time.
+func (k *call) again(try func() (*answer, error)) (*answer, error) {
+	var err error
+	for range attempts {
+		var a *answer
+		if a, err = try(); !errors.Is(err, store.ErrConflict) {
+			return a, err
+		}
+		if err := k.findParents(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+func (k *call) tryRemoveBinding() (*answer, error) {
 	b, err := store.Get[store.Binding](k.ctx, k.Store, store.ResourceKey(k.id.String()))
 	if trust.KindOf(err) == trust.NotFound {
 		return empty(http.StatusNoContent), nil

@@ -24,9 +24,9 @@ func (c *Control) clusterRoutes() []*route {
 		r("GET", one, "read", 0, needCluster, (*call).getCluster),
 		r("PUT", one, "write", 0, 0, (*call).putCluster),
 		r("PATCH", one, "write", 0, needCluster, (*call).patchCluster),
-		r("DELETE", one, "delete", 0, 0, (*call).removeCluster),
-		r("POST", one+"/start", "start/action", 1, needCluster, func(k *call) (*answer, error) { return k.setPower(false) }),
-		r("POST", one+"/stop", "stop/action", 1, needCluster, func(k *call) (*answer, error) { return k.setPower(true) }),
+		r("DELETE", one, "delete", 0, 0, func(k *call) (*answer, error) { return k.again(k.removeCluster) }),
+		r("POST", one+"/start", "start/action", 1, needCluster, func(k *call) (*answer, error) { return k.again(func() (*answer, error) { return k.setPower(false) }) }),
+		r("POST", one+"/stop", "stop/action", 1, needCluster, func(k *call) (*answer, error) { return k.again(func() (*answer, error) { return k.setPower(true) }) }),
 		r("POST", one+"/listClusterUserCredential", "listClusterUserCredential/action", 1, needCluster, (*call).userCredential),
 		r("POST", one+"/listClusterAdminCredential", "listClusterAdminCredential/action", 1, needCluster, (*call).adminCredential),
 	}
