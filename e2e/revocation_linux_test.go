@@ -461,7 +461,7 @@ func (w *world) streamsEnded(uid string) (map[string]time.Time, error) {
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			return nil, err
 		}
-		if e.Stage == "ResponseComplete" && (e.Verb == "watch" || e.ObjectRef.Subresource != "") {
+		if e.Stage == "ResponseComplete" && (e.Verb == "watch" || e.ObjectRef.Subresource != "" && e.ObjectRef.Subresource != "token") {
 			ended[e.AuditID] = e.StageTimestamp
 		}
 	}

@@ -57,7 +57,7 @@ func websocket(protocol string) http.Header {
 
 func pod(name, rest string) string { return "/api/v1/namespaces/default/pods/" + name + rest }
 
-const exec = "/exec?stdout=true&container=c"
+const execPath = "/exec?stdout=true&container=c"
 
 // shapes are every kind of stream. The watch of pods is what the narrow role
 // allows too.
@@ -69,10 +69,10 @@ func shapes() []shape {
 		{kind: "watch, stalled reader", method: "GET", path: "/api/v1/configmaps?watch=true", code: 200, stalled: true},
 		{kind: "logs -f", method: "GET", path: pod(talker, "/log?follow=true"), code: 200, node: true},
 		{kind: "logs -f, stalled reader", method: "GET", path: pod(flood, "/log?follow=true"), code: 200, stalled: true, node: true},
-		{kind: "exec, silent", method: "GET", path: pod(quiet, exec+"&command=sleep&command=3600"), header: ws, code: 101, node: true},
-		{kind: "exec, chatty", method: "GET", path: pod(quiet, exec+"&command=sh&command=-c&command="+"while+true%3B+do+date%3B+sleep+0.02%3B+done"), header: ws, code: 101, node: true},
-		{kind: "exec, stalled reader", method: "GET", path: pod(quiet, exec+"&command=sh&command=-c&command="+"while+true%3B+do+seq+1000%3B+done"), header: ws, code: 101, stalled: true, node: true},
-		{kind: "exec over SPDY", method: "POST", path: pod(quiet, exec+"&command=sleep&command=3600"), code: 101, node: true,
+		{kind: "exec, silent", method: "GET", path: pod(quiet, execPath+"&command=sleep&command=3600"), header: ws, code: 101, node: true},
+		{kind: "exec, chatty", method: "GET", path: pod(quiet, execPath+"&command=sh&command=-c&command="+"while+true%3B+do+date%3B+sleep+0.02%3B+done"), header: ws, code: 101, node: true},
+		{kind: "exec, stalled reader", method: "GET", path: pod(quiet, execPath+"&command=sh&command=-c&command="+"while+true%3B+do+seq+1000%3B+done"), header: ws, code: 101, stalled: true, node: true},
+		{kind: "exec over SPDY", method: "POST", path: pod(quiet, execPath+"&command=sleep&command=3600"), code: 101, node: true,
 			header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {"SPDY/3.1"}, "X-Stream-Protocol-Version": {"v4.channel.k8s.io"}, "Content-Length": {"0"}}},
 		{kind: "attach", method: "GET", path: pod(talker, "/attach?stdout=true&container=c"), header: ws, code: 101, node: true},
 		{kind: "port-forward", method: "POST", path: pod(quiet, "/portforward"), code: 101, node: true,

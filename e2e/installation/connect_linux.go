@@ -33,9 +33,37 @@ func (i *Installation) ClusterID() string { return client.ClusterID(i.Group, i.N
 // Connect registers the cluster and applies the manifest as its owner.
 func (i *Installation) Connect(ctx context.Context, name string, args ...string) error {
 	i.Name = name
-	all := append([]string{"cluster", "connect", "-g", i.GroupName(), "-n", name, "-l", "local", "--kubeconfig", i.Cluster.Kubeconfig(), "--kube-context", "dev",
+	all := append([]string{"cluster", "connect", "-g", i.GroupName(), "-n", name, "-l", "local", "--kubeconfig", i.owner(), "--kube-context", "dev",
 		"--apply", "--yes", "--no-wait", "-o", "none"}, args...)
 	if _, err := i.CLI(ctx, all...); err != nil {
+		return err
+	}
+	return i.Connected(ctx)
+}
+
+func (i *Installation) owner() string {
+	if i.Owner != "" {
+		return i.Owner
+	}
+	return i.Cluster.Kubeconfig()
+}
+
+// ConnectByBundle connects the cluster where the machine that reaches the server
+// does not reach the API server: a bundle is made outside, applied inside, and
+// its answer handed over outside.
+func (i *Installation) ConnectByBundle(ctx context.Context, name, netns string, args ...string) error {
+	i.Name = name
+	bundle := i.Path("bundle.yaml")
+	base := []string{"cluster", "connect", "-g", i.GroupName(), "-n", name, "-l", "local", "-o", "none"}
+	if _, err := i.CLI(ctx, append(append(base[:len(base):len(base)], "--bundle", bundle, "--yes"), args...)...); err != nil {
+		return err
+	}
+	inside := []string{"--net=/run/netns/" + netns, "--", i.Program("sallyport"), "cluster", "connect", "--apply", bundle,
+		"--kubeconfig", i.owner(), "--kube-context", "dev", "--yes", "-o", "none"}
+	if _, err := i.Exec(ctx, []string{"SALLYPORT_CONFIG=" + i.Path("inside.yaml")}, "nsenter", inside...); err != nil {
+		return err
+	}
+	if _, err := i.CLI(ctx, append(base[:len(base):len(base)], "--answer", bundle+".answer", "--no-wait")...); err != nil {
 		return err
 	}
 	return i.Connected(ctx)

@@ -44,6 +44,9 @@ type Config struct {
 	Cluster *devcluster.Cluster
 	// Host is where the server listens. Default: 127.0.0.1.
 	Host string
+	// Owner is the cluster owner's kubeconfig, context dev. Default: the
+	// cluster's administrator's.
+	Owner string
 	// Server is more of the server's configuration, YAML lines.
 	Server string
 }
