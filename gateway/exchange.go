@@ -59,7 +59,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	x.unreset = resetWithEnd(x.handle, r)
 	defer x.finish()
 	if err := x.steps(cluster, target); err != nil {
-		x.refuse(err)
+		x.refuse(err, target)
 	}
 }
 
@@ -167,7 +167,7 @@ func (x *exchange) pass(cluster trust.ClusterUID, b *bound) error {
 }
 
 // refuse answers with a Status, if nothing was answered yet.
-func (x *exchange) refuse(err error) {
+func (x *exchange) refuse(err error, target string) {
 	x.event.Message = err.Error()
 	var te *trust.Error
 	if errors.As(err, &te) {
@@ -194,7 +194,13 @@ func (x *exchange) refuse(err error) {
 		x.w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	x.started = true
-	request.Refuse(x.w, x.r, err, x.event.Attributes, retry)
+	attributes := x.event.Attributes
+	if attributes == nil { // refused before it was read: the form of the answer needs to know
+		if read, err := parse(x.r, target); err == nil {
+			attributes = &read.Attributes
+		}
+	}
+	request.Refuse(x.w, x.r, err, attributes, retry)
 }
 
 // finish lets go of the request and writes its record. It runs whatever

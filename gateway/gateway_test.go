@@ -152,6 +152,20 @@ func TestUnknownAndUnboundClustersLookTheSame(t *testing.T) {
 	}
 }
 
+// Helm and kubectl begin with a path that is no resource's. client-go shows a
+// refusal there only if it is plain text.
+func TestWhoIsNotBoundReadsWhyOnDiscoveryToo(t *testing.T) {
+	w := newWorld(t)
+	for path, want := range map[string]string{"/version": "text/plain; charset=utf-8", "/api": "text/plain; charset=utf-8", "/api/v1/pods": "application/json"} {
+		resp, body := w.do("GET", "/x", func(r *http.Request) {
+			r.URL.Path = "/clusters/dddddddd-dddd-4ddd-8ddd-dddddddddddd" + path
+		})
+		if resp.StatusCode != http.StatusForbidden || resp.Header.Get("Content-Type") != want || !strings.Contains(body, "no role binding") {
+			t.Errorf("GET %s: %d %s %s, want 403 and %s", path, resp.StatusCode, resp.Header.Get("Content-Type"), body, want)
+		}
+	}
+}
+
 func TestRefusalsNameTheRoleThatWouldAllow(t *testing.T) {
 	w := newWorld(t)
 	r := trust.Role{SourceType: "Microsoft.MachineLearningServices/workspaces", Name: "nodes", Rules: []trust.Rule{{Verbs: []string{"list"}, APIGroups: []string{""}, Resources: []string{"nodes"}}}}
