@@ -53,7 +53,11 @@ type zapCore struct {
 
 func level(l zapcore.Level) slog.Level {
 	switch {
-	case l <= zapcore.InfoLevel:
+	case l < zapcore.InfoLevel:
+		// etcd's own debugging writes every record as it is stored. No level of ours
+		// asks for that.
+		return slog.LevelDebug - 8
+	case l == zapcore.InfoLevel:
 		return slog.LevelDebug
 	case l == zapcore.WarnLevel:
 		return slog.LevelWarn
