@@ -153,7 +153,7 @@ func (i *Installation) AgentsConnected(ctx context.Context) error {
 			}
 		}
 		if n < 2 || len(c.Properties.Tunnels) == 0 {
-			return fmt.Errorf("connection: %+v", c.Properties.Agents)
+			return fmt.Errorf("agents %+v, tunnels %v", c.Properties.Agents, c.Properties.Tunnels)
 		}
 		return nil
 	})

@@ -117,10 +117,14 @@ func Eventually(ctx context.Context, what string, bound time.Duration, ready fun
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	var err error
 	for {
-		err := ready(ctx)
-		if err == nil {
+		last := ready(ctx)
+		if last == nil {
 			return nil
+		}
+		if err == nil || ctx.Err() == nil { // not what the bound itself broke off
+			err = last
 		}
 		select {
 		case <-ctx.Done():
