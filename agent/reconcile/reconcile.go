@@ -94,6 +94,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	g.Go(func() error { return r.c.Control.States(ctx, r.held, r.take) })
 	g.Go(func() error { return r.loop(ctx, reports) })
 	g.Go(func() error { return reports.run(ctx) })
+	g.Go(func() error { return reports.live(ctx, mandate.NoncePeriod) })
 	g.Go(func() error { return r.watch(ctx) })
 	return ended(ctx, g.Wait())
 }

@@ -20,8 +20,9 @@ type reporter struct {
 	retry   time.Duration
 
 	ready chan struct{}
-	mu    sync.Mutex // guards next
+	mu    sync.Mutex // guards what follows
 	next  *mandate.Report
+	taken mandate.Floor // of the last report that the control plane took
 }
 
 func newReporter(c Control, log *slog.Logger, every, retry time.Duration) *reporter {
@@ -52,8 +53,7 @@ func (r *reporter) run(ctx context.Context) error {
 		r.mu.Lock()
 		next := *r.next
 		r.mu.Unlock()
-		// Rounds that found nothing new need no word, but now and then one, so
-		// that the control plane sees that this agent lives.
+		// Rounds that found nothing new need no word, but now and then one.
 		if !at.IsZero() && time.Since(at) < r.every/2 && reflect.DeepEqual(sent, next) {
 			continue
 		}
@@ -73,5 +73,28 @@ func (r *reporter) run(ctx context.Context) error {
 			continue
 		}
 		sent, at, wait = next, time.Now(), r.retry
+		r.mu.Lock()
+		r.taken = mandate.Floor{Epoch: next.Epoch, Revision: next.Revision}
+		r.mu.Unlock()
+	}
+}
+
+// live tells the control plane every period that this agent is there, though
+// there is nothing new to report. It claims no more than reports have told.
+func (r *reporter) live(ctx context.Context, period time.Duration) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		r.mu.Lock()
+		taken := r.taken
+		r.mu.Unlock()
+		if _, err := r.control.Ask(ctx, mandate.NewNonce(), taken); err != nil && ctx.Err() == nil {
+			r.log.Warn("control plane did not answer", "error", err)
+		}
 	}
 }
