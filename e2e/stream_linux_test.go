@@ -210,7 +210,9 @@ func (st *stream) ended(bound time.Duration) (time.Time, error) {
 
 // drain reads what a stalled caller did not, and returns how much it was.
 func (st *stream) drain(bound time.Duration) (int64, error) {
-	if err := st.conn.SetReadDeadline(time.Now().Add(bound)); err != nil {
+	if err := st.conn.SetReadDeadline(time.Now().Add(bound)); errors.Is(err, net.ErrClosed) {
+		return 0, nil // it was seen to have ended, and closed
+	} else if err != nil {
 		return 0, err
 	}
 	n, err := io.Copy(io.Discard, st.rest)
