@@ -266,9 +266,11 @@ func (k *call) removeBinding() (*answer, error) { return k.again(k.tryRemoveBind
 // again does a write anew that lost a race, after reading what it lies in again:
 // for what takes access away, which must not fail because an operation that the
 // same client began a moment ago has just ended. Conditions are held each time.
+// It tries longer than other writes do: giving up leaves access in place.
 func (k *call) again(try func() (*answer, error)) (*answer, error) {
+	const persistent = 10 * attempts
 	var err error
-	for range attempts {
+	for range persistent {
 		var a *answer
 		if a, err = try(); !errors.Is(err, store.ErrConflict) {
 			return a, err
