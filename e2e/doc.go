@@ -5,7 +5,7 @@
 // which clusters and consumers it works for.
 //
 // Everything is short by default. SALLYPORT_E2E_RUNS=200 makes the distribution
-// of revocation times out of 200 runs, SALLYPORT_E2E_LONG=1 adds what waits for
-// minutes (token expiry, idle connections). SALLYPORT_E2E_BIN names a folder with
-// the three binaries, which are built otherwise.
+// of revocation times out of 200 runs, SALLYPORT_E2E_LONG=1 copies 100 MB instead
+// of 8. SALLYPORT_E2E_BIN names a folder with the three binaries, which are built
+// otherwise.
 package e2e
