@@ -11,15 +11,19 @@ var fromTerraform = map[string]string{
 	"AK-09": "partly: not whether it was restarted", "DN-03": "no: Azure writes the records", "DN-05": "no: needs a live probe",
 	"VN-05": "partly: the state of peerings that exist already is not in a plan", "PE-01": "partly: approvals of endpoints that exist already are not in a plan",
 	"TA-03": "partly: the state of bindings that exist already is not in a plan", "DN-02": "partly: the state of links that exist already is not in a plan",
-	"VN-07": "no for servers of your own: needs a live probe", "RB-02": "partly: assignments of the plan only", "EG-01": "partly: firewalls are not read from plans",
-	"ST-05": "partly: datastores as azapi resources only",
+	"VN-07": "no for servers of your own: needs a live probe", "RB-02": "partly: assignments of the plan only", "EG-01": "partly: not the address of a firewall that is made with it",
+	"ST-05": "partly: not the datastores that a workspace makes itself",
 }
 
-// fromGraph are the types that Resource Graph does not hold, so rules about them
-// need the listings of their own.
-var fromGraph = map[string]bool{
-	fold(typeBinding): true, fold(typeCompute): true, fold(typeDatastore): true, fold(typeZoneGroup): true, fold(typeA): true, fold(typeLink): true,
-	fold(typeExtension): true, fold(typeProbe): true, fold(typePolicySet): true, fold(typeAssignment): true,
+// graphTable is the Resource Graph table that documents a type; the types that
+// none does, such as zone groups and role bindings, need listings of their own.
+var graphTable = map[string]string{
+	fold(typeCluster): "resources", fold(typeWorkspace): "resources", fold(typeStorage): "resources", fold(typeVault): "resources", fold(typeRegistry): "resources",
+	fold(typeVNet): "resources", fold(typeSubnet): "resources", fold(typePeering): "resources", fold(typePool): "resources", fold(typeEndpoint): "resources",
+	fold(typeZone): "resources", fold(typeLink): "resources", fold(typeA): "dnsresources", fold(typeNSG): "resources", fold(typeNSGRule): "resources",
+	fold(typeRoutes): "resources", fold(typeRoute): "resources", fold(typeFirewall): "resources", fold(typePolicy): "resources", fold(typePolicySet): "networkresources",
+	fold(typeBastion): "resources", fold(typeGateway): "resources", fold(typeVM): "resources", fold(typeAssignment): "authorizationresources",
+	fold(typeExtension): "kubernetesconfigurationresources",
 }
 
 // RulesDocument is docs/env-rules.md: every rule with its severities, what each
@@ -59,14 +63,14 @@ func sev(s Severity) string { return cond(s == Off, "-", string(s)) }
 func graphAnswer(r *Rule) string {
 	var lack []string
 	for _, t := range append([]string{r.Subject}, r.Reads...) {
-		if fromGraph[fold(t)] {
+		if graphTable[fold(t)] == "" {
 			lack = append(lack, noun(t)+"s")
 		}
 	}
 	switch {
 	case len(lack) == 0:
 		return "judged"
-	case fromGraph[fold(r.Subject)]:
+	case graphTable[fold(r.Subject)] == "":
 		return "unknown: lacks " + strings.Join(lack, ", ")
 	}
 	return "partly: lacks " + strings.Join(lack, ", ")

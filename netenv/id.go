@@ -23,7 +23,9 @@ const (
 	typeLink       = "Microsoft.Network/privateDnsZones/virtualNetworkLinks"
 	typeA          = "Microsoft.Network/privateDnsZones/A"
 	typeNSG        = "Microsoft.Network/networkSecurityGroups"
+	typeNSGRule    = "Microsoft.Network/networkSecurityGroups/securityRules"
 	typeRoutes     = "Microsoft.Network/routeTables"
+	typeRoute      = "Microsoft.Network/routeTables/routes"
 	typeFirewall   = "Microsoft.Network/azureFirewalls"
 	typePolicy     = "Microsoft.Network/firewallPolicies"
 	typePolicySet  = "Microsoft.Network/firewallPolicies/ruleCollectionGroups"
@@ -137,7 +139,7 @@ var nouns = map[string]string{
 	fold(typeCompute): "compute", fold(typeDatastore): "datastore", fold(typeStorage): "storage account", fold(typeVault): "key vault",
 	fold(typeRegistry): "registry", fold(typeVNet): "VNet", fold(typeSubnet): "subnet", fold(typePeering): "peering",
 	fold(typeEndpoint): "private endpoint", fold(typeZoneGroup): "zone group", fold(typeZone): "private DNS zone", fold(typeLink): "zone link",
-	fold(typeA): "A record", fold(typeNSG): "network security group", fold(typeRoutes): "route table", fold(typeFirewall): "firewall",
+	fold(typeA): "A record", fold(typeNSG): "network security group", fold(typeRoutes): "route table", fold(typeNSGRule): "security rule", fold(typeRoute): "route", fold(typeFirewall): "firewall",
 	fold(typePolicy): "firewall policy", fold(typePolicySet): "firewall rules", fold(typeBastion): "bastion", fold(typeGateway): "network gateway",
 	fold(typeVM): "virtual machine", fold(typeAssignment): "role assignment", fold(typeExtension): "extension", fold(typeProbe): "live probe",
 	fold(typeRole): "trusted access role", fold(typeResolver): "DNS forwarding rule",

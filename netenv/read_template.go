@@ -99,9 +99,13 @@ func (in *input) templateResources(list []any, at, scope, parentType, parentName
 		if parentType != "" && !strings.Contains(typ, ".") {
 			typ, name = parentType+"/"+typ, parentName+"/"+name
 		}
-		id := joinID(scope, typ, strings.Split(name, "/"))
-		if id == "" {
-			in.problem(in.file, here, "the type or name is no literal: expand the template first, or export the deployed resources")
+		of := scope
+		if m, extends := o["scope"]; extends { // what extends another resource
+			of, _ = m.val.(string)
+		}
+		id := joinID(of, typ, strings.Split(name, "/"))
+		if id == "" || of == "" {
+			in.problem(in.file, here, "the type, name or scope is no literal: expand the template first, or export the deployed resources")
 			continue
 		}
 		in.rows++

@@ -1,6 +1,7 @@
 package netenv
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -21,8 +22,8 @@ func behindFirewall(w *world, rules string) {
 
 func TestOutboundThroughAFirewall(t *testing.T) {
 	names := `{"name":"aks","ruleType":"ApplicationRule","fqdnTags":["AzureKubernetesService"],"targetFqdns":[]}`
-	tags := `{"name":"ml","ruleType":"NetworkRule","destinationAddresses":["AzureActiveDirectory","AzureMachineLearning","AzureResourceManager","MicrosoftContainerRegistry","AzureFrontDoor.FirstParty"],"destinationPorts":["443"]}`
-	wildcards := `{"name":"wild","ruleType":"ApplicationRule","targetFqdns":["*.azureml.ms","*.experiments.azureml.net","login.microsoftonline.com","management.azure.com","mcr.microsoft.com","*.data.mcr.microsoft.com"]}`
+	tags := `{"name":"ml","ruleType":"NetworkRule","destinationAddresses":["AzureActiveDirectory","AzureMachineLearning","AzureResourceManager","MicrosoftContainerRegistry","AzureFrontDoor.FirstParty","AzureMonitor"],"destinationPorts":["443"]}`
+	wildcards := `{"name":"wild","ruleType":"ApplicationRule","targetFqdns":["*.azureml.ms","*.experiments.azureml.net","login.microsoftonline.com","management.azure.com","mcr.microsoft.com","*.data.mcr.microsoft.com","*.kusto.windows.net"]}`
 	wrongPort := strings.ReplaceAll(tags, `"443"`, `"80"`)
 	for _, tc := range []struct {
 		name, rules string
@@ -30,6 +31,8 @@ func TestOutboundThroughAFirewall(t *testing.T) {
 	}{
 		{"tags", tags, Pass}, {"names", wildcards, Pass}, {"the AKS tag lacks Azure ML", names, Fail}, {"another port", wrongPort, Fail},
 		{"rules not exported", "", Undecided},
+		{"a rule for somebody else", strings.Replace(tags, `"ruleType"`, `"sourceAddresses":["10.99.0.0/16"],"ruleType"`, 1), Fail},
+		{"a rule for a part of the subnet", strings.Replace(tags, `"ruleType"`, `"sourceAddresses":["10.10.0.0/24"],"ruleType"`, 1), Undecided},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := load(t, "private")
@@ -44,6 +47,67 @@ func TestOutboundThroughAFirewall(t *testing.T) {
 	w.set("clusters.json prod networkProfile.outboundType", "userDefinedRouting")
 	if v := verdicts(w.check(Private))["EG-01"]; v != Fail {
 		t.Errorf("user-defined routing without a route table: %s", v)
+	}
+}
+
+func TestADenyingCollectionComesFirst(t *testing.T) {
+	w := load(t, "private")
+	behindFirewall(w, "")
+	policy := testGroup + "/providers/Microsoft.Network/firewallPolicies/fw"
+	w.add("policy.json", `{"id":"`+policy+`/ruleCollectionGroups/g","name":"g","priority":200,"ruleCollections":[
+		{"priority":300,"action":{"type":"Allow"},"rules":[{"name":"all","destinationAddresses":["*"],"destinationPorts":["443"],"ipProtocols":["TCP"]}]},
+		{"priority":100,"action":{"type":"Deny"},"rules":[{"name":"no-ml","destinationFqdns":["*.azureml.ms"],"destinationPorts":["443"],"ipProtocols":["TCP"]}]}]}`)
+	r := w.check(Private)
+	if v := verdicts(r)["EG-01"]; v != Fail || !strings.Contains(reasons(r, "EG-01"), "no-ml") {
+		t.Errorf("%s: %s", v, reasons(r, "EG-01"))
+	}
+}
+
+// Each need of the two lists, denied alone in the security group, is found and
+// named; a regional tag's denial too.
+func TestEveryNeedIsJudged(t *testing.T) {
+	compute := `{"id":"` + testGroup + `/providers/Microsoft.MachineLearningServices/workspaces/fraud/computes/builders","name":"builders","location":"westeurope","properties":{"computeType":"AmlCompute","properties":{"enableNodePublicIp":true,"subnet":{"id":"` + testGroup + `/providers/Microsoft.Network/virtualNetworks/net-aks/subnets/nodes"}}}}`
+	world := func(rules string) *world {
+		w := load(t, "private")
+		w.add("computes.json", compute)
+		w.files["nsgs.json"] = []any{}
+		w.add("nsgs.json", `{"id":"`+testGroup+`/providers/Microsoft.Network/networkSecurityGroups/aks","name":"aks","location":"westeurope","securityRules":[`+rules+`]}`)
+		return w
+	}
+	const in = `{"name":"in","priority":100,"direction":"Inbound","access":"Allow","protocol":"Tcp","sourceAddressPrefix":"AzureMachineLearning","destinationAddressPrefix":"VirtualNetwork","destinationPortRange":"44224"}`
+	if r := world(in).check(Private); verdicts(r)["EG-01"] != Pass {
+		t.Fatalf("nothing denied: %s", reasons(r, "EG-01"))
+	}
+	if r := world("").check(Private); verdicts(r)["EG-01"] != Fail || !strings.Contains(reasons(r, "EG-01"), "AzureMachineLearning 44224 inbound") {
+		t.Errorf("nothing let in: %s", reasons(r, "EG-01"))
+	}
+	for _, n := range once(append(append([]need{{tag: virtualNetwork, port: 443}}, ofNodes...), ofManaged...), "westeurope") {
+		t.Run(n.String(), func(t *testing.T) {
+			deny := `,{"name":"no","priority":200,"direction":"Outbound","access":"Deny","protocol":"` + cond(n.udp, "Udp", "Tcp") + `","destinationAddressPrefix":"` + n.tag + `","destinationPortRange":"` + strconv.Itoa(n.port) + `"}`
+			r := world(in + deny).check(Private)
+			said := reasons(r, "EG-01")
+			if verdicts(r)["EG-01"] != Fail || !n.telemetry && !strings.Contains(said, n.String()) || n.telemetry != strings.Contains(said, "telemetry") {
+				t.Errorf("%s", said)
+			}
+			if n.telemetry && !r.Proven(false) {
+				t.Errorf("closed telemetry is more than information: %s", r.Line())
+			}
+		})
+	}
+}
+
+func TestServicesWithoutPrivateEndpointsNeedTheirTags(t *testing.T) {
+	w := load(t, "private")
+	bases["service endpoints"](w)
+	w.set("nsgs.json aks securityRules.7.access", "Deny") // Storage.WestEurope
+	if r := w.check(Private); !strings.Contains(reasons(r, "EG-01"), "Storage.westeurope 443") {
+		t.Errorf("%s", reasons(r, "EG-01"))
+	}
+	w = load(t, "private")
+	w.set("clusters.json prod apiServerAccessProfile.enablePrivateCluster", false)
+	w.set("nsgs.json aks securityRules.8.access", "Deny") // AzureCloud.WestEurope
+	if r := w.check(Private); !strings.Contains(reasons(r, "EG-01"), "AzureCloud.westeurope 443") {
+		t.Errorf("%s", reasons(r, "EG-01"))
 	}
 }
 

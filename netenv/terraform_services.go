@@ -1,9 +1,6 @@
 package netenv
 
-import (
-	"strconv"
-	"strings"
-)
+import "strings"
 
 // networkRules turns a network_rules or network_acls block into ARM's.
 func (d *document) networkRules(path string, block ...string) {
@@ -88,6 +85,45 @@ func tfWorkspace(p *plan, i *instance) {
 	d.copy("properties.imageBuildCompute", "image_build_compute_name")
 	d.ref("properties.primaryUserAssignedIdentity", "primary_user_assigned_identity")
 	d.put("properties.allowPublicAccessWhenBehindVnet", nil, i.at) // the provider has no such attribute
+	d.identity()
+	d.done(p.idOf(i))
+}
+
+// tfDatastore names the account of the container or share that it is about.
+func tfDatastore(kind, attr string) func(*plan, *instance) {
+	return func(p *plan, i *instance) {
+		d := newDocument(p, i)
+		d.put("properties.datastoreType", kind, i.at)
+		v, at := i.attr(attr)
+		name := idPart(text1(v), "storageAccounts")
+		for _, t := range p.follow(i.module, p.references(i, attr), i.index, 0) {
+			if name == "" {
+				name = p.accountOf(t.i)
+			}
+		}
+		if name == "" {
+			d.put("properties.accountName", unknowable{}, at)
+		} else {
+			d.put("properties.accountName", name, at)
+		}
+		d.done(p.idOf(i))
+	}
+}
+
+// accountOf a container or share is the name of its storage account.
+func (p *plan) accountOf(i *instance) string {
+	if n := text1(i.values["storage_account_name"].val); n != "" {
+		return n
+	}
+	return idPart(p.refID(i, "storage_account_id"), "storageAccounts")
+}
+
+// tfComputeCluster is a managed compute, which stands in a subnet.
+func tfComputeCluster(p *plan, i *instance) {
+	d := newDocument(p, i)
+	d.put("properties.computeType", "AmlCompute", i.at)
+	d.ref("properties.properties.subnet.id", "subnet_resource_id")
+	d.copy("properties.properties.enableNodePublicIp", "node_public_ip_enabled")
 	d.identity()
 	d.done(p.idOf(i))
 }
@@ -212,46 +248,6 @@ func tfAssignment(p *plan, i *instance) {
 		return
 	}
 	d.done(id)
-}
-
-func tfNSG(p *plan, i *instance) {
-	d := newDocument(p, i)
-	var rules []any
-	for n, b := range i.blocks("security_rule") {
-		o := object{}
-		at := i.at + "/security_rule/" + strconv.Itoa(n)
-		for arm, attr := range map[string]string{"name": "name", "priority": "priority", "access": "access", "direction": "direction", "protocol": "protocol",
-			"sourceAddressPrefix": "source_address_prefix", "sourceAddressPrefixes": "source_address_prefixes", "destinationAddressPrefix": "destination_address_prefix",
-			"destinationAddressPrefixes": "destination_address_prefixes", "destinationPortRange": "destination_port_range", "destinationPortRanges": "destination_port_ranges"} {
-			put(o, arm, b[attr].val, at+"/"+attr)
-		}
-		rules = append(rules, o)
-	}
-	if v, _ := i.attr("security_rule"); v == any(unknowable{}) {
-		d.put("properties.securityRules", v, i.at)
-	} else {
-		d.put("properties.securityRules", rules, i.at+"/security_rule")
-	}
-	d.done(p.idOf(i))
-}
-
-func tfRoutes(p *plan, i *instance) {
-	d := newDocument(p, i)
-	var routes []any
-	for n, b := range i.blocks("route") {
-		o := object{}
-		at := i.at + "/route/" + strconv.Itoa(n)
-		for arm, attr := range map[string]string{"name": "name", "addressPrefix": "address_prefix", "nextHopType": "next_hop_type", "nextHopIpAddress": "next_hop_in_ip_address"} {
-			put(o, arm, b[attr].val, at+"/"+attr)
-		}
-		routes = append(routes, o)
-	}
-	if v, _ := i.attr("route"); v == any(unknowable{}) {
-		d.put("properties.routes", v, i.at)
-	} else {
-		d.put("properties.routes", routes, i.at+"/route")
-	}
-	d.done(p.idOf(i))
 }
 
 // azapiID joins parent, type and name.

@@ -187,9 +187,6 @@ func below(kind string, parentID func(*plan, *instance) string) func(*plan, *ins
 }
 
 func terraformTypes() map[string]tfType {
-	vnet := func(p *plan, i *instance) string {
-		return p.byName(i, typeVNet, "virtual_network_name", "resource_group_name")
-	}
 	zone := func(name string) func(*plan, *instance) string {
 		return func(p *plan, i *instance) string {
 			if id := p.refID(i, "private_dns_zone_id"); id != "" {
@@ -198,15 +195,19 @@ func terraformTypes() map[string]tfType {
 			return p.byName(i, typeZone, name, "resource_group_name")
 		}
 	}
-	cluster := func(attr string) func(*plan, *instance) string {
+	byID := func(attr string) func(*plan, *instance) string {
 		return func(p *plan, i *instance) string { return p.refID(i, attr) }
 	}
+	named := func(typ, attr string) func(*plan, *instance) string {
+		return func(p *plan, i *instance) string { return p.byName(i, typ, attr, "resource_group_name") }
+	}
+	vnet := named(typeVNet, "virtual_network_name")
 	m := map[string]tfType{
 		"azurerm_virtual_network":                           {id: top(typeVNet), emit: tfVNet},
 		"azurerm_subnet":                                    {id: below("subnets", vnet), emit: tfSubnet},
 		"azurerm_virtual_network_peering":                   {id: below("virtualNetworkPeerings", vnet), emit: tfPeering},
 		"azurerm_private_endpoint":                          {id: top(typeEndpoint), emit: tfEndpoint},
-		"azurerm_private_dns_zone":                          {id: top(typeZone), emit: tfZone},
+		"azurerm_private_dns_zone":                          {id: top(typeZone), emit: tfExists},
 		"azurerm_private_dns_zone_virtual_network_link":     {id: below("virtualNetworkLinks", zone("private_dns_zone_name")), emit: tfLink},
 		"azurerm_private_dns_a_record":                      {id: below("A", zone("zone_name")), emit: tfRecord},
 		"azurerm_storage_account":                           {id: top(typeStorage), emit: tfStorage},
@@ -214,8 +215,8 @@ func terraformTypes() map[string]tfType {
 		"azurerm_container_registry":                        {id: top(typeRegistry), emit: tfRegistry},
 		"azurerm_machine_learning_workspace":                {id: top(typeWorkspace), emit: tfWorkspace},
 		"azurerm_kubernetes_cluster":                        {id: top(typeCluster), emit: tfCluster},
-		"azurerm_kubernetes_cluster_node_pool":              {id: below("agentPools", cluster("kubernetes_cluster_id")), emit: tfPool},
-		"azurerm_kubernetes_cluster_extension":              {id: below("providers/Microsoft.KubernetesConfiguration/extensions", cluster("cluster_id")), emit: tfExtension},
+		"azurerm_kubernetes_cluster_node_pool":              {id: below("agentPools", byID("kubernetes_cluster_id")), emit: tfPool},
+		"azurerm_kubernetes_cluster_extension":              {id: below("providers/Microsoft.KubernetesConfiguration/extensions", byID("cluster_id")), emit: tfExtension},
 		"azurerm_role_assignment":                           {id: tfAssignmentID, emit: tfAssignment},
 		"azurerm_user_assigned_identity":                    {id: top("Microsoft.ManagedIdentity/userAssignedIdentities")},
 		"azurerm_network_security_group":                    {id: top(typeNSG), emit: tfNSG},
@@ -224,126 +225,19 @@ func terraformTypes() map[string]tfType {
 		"azurerm_subnet_route_table_association":            {emit: tfAssociation("routeTable.id", "route_table_id")},
 		"azurerm_storage_account_network_rules":             {emit: tfStorageRules},
 		"azurerm_virtual_network_dns_servers":               {emit: tfDNSServers},
+		"azurerm_network_security_rule":                     {id: below("securityRules", named(typeNSG, "network_security_group_name")), emit: tfSecurityRule},
+		"azurerm_route":                                     {id: below("routes", named(typeRoutes, "route_table_name")), emit: tfRoute},
+		"azurerm_firewall":                                  {id: top(typeFirewall), emit: tfFirewall},
+		"azurerm_firewall_policy":                           {id: top(typePolicy), emit: tfExists},
+		"azurerm_firewall_policy_rule_collection_group":     {id: below("ruleCollectionGroups", byID("firewall_policy_id")), emit: tfPolicySet},
+		"azurerm_bastion_host":                              {id: top(typeBastion), emit: tfExists},
+		"azurerm_virtual_network_gateway":                   {id: top(typeGateway), emit: tfExists},
+		"azurerm_machine_learning_compute_cluster":          {id: below("computes", byID("machine_learning_workspace_id")), emit: tfComputeCluster},
+		"azurerm_machine_learning_datastore_blobstorage":    {id: below("datastores", byID("workspace_id")), emit: tfDatastore("AzureBlob", "storage_container_id")},
+		"azurerm_machine_learning_datastore_datalake_gen2":  {id: below("datastores", byID("workspace_id")), emit: tfDatastore("AzureDataLakeGen2", "storage_container_id")},
+		"azurerm_machine_learning_datastore_fileshare":      {id: below("datastores", byID("workspace_id")), emit: tfDatastore("AzureFile", "storage_fileshare_id")},
 		"azapi_resource":                                    {id: azapiID, emit: azapi},
 	}
-	m["azurerm_kubernetes_cluster_trusted_access_role_binding"] = tfType{id: below("trustedAccessRoleBindings", cluster("kubernetes_cluster_id")), emit: tfBinding}
+	m["azurerm_kubernetes_cluster_trusted_access_role_binding"] = tfType{id: below("trustedAccessRoleBindings", byID("kubernetes_cluster_id")), emit: tfBinding}
 	return m
-}
-
-func tfVNet(p *plan, i *instance) {
-	d := newDocument(p, i)
-	d.copy("properties.addressSpace.addressPrefixes", "address_space")
-	d.copy("properties.dhcpOptions.dnsServers", "dns_servers")
-	d.done(p.idOf(i))
-}
-
-func tfDNSServers(p *plan, i *instance) {
-	d := newDocument(p, i)
-	d.copy("properties.dhcpOptions.dnsServers", "dns_servers")
-	d.done(p.refID(i, "virtual_network_id"))
-}
-
-func tfSubnet(p *plan, i *instance) {
-	d := newDocument(p, i)
-	d.copy("properties.addressPrefixes", "address_prefixes")
-	d.copy("properties.privateEndpointNetworkPolicies", "private_endpoint_network_policies")
-	d.copy("properties.serviceEndpoints", "service_endpoints")
-	if list := i.blocks("service_endpoint"); len(list) > 0 { // provider 5
-		var names []any
-		for _, b := range list {
-			names = append(names, b["service"].val)
-		}
-		d.put("properties.serviceEndpoints", names, i.at+"/service_endpoint")
-	}
-	delegations := []any{}
-	for _, b := range i.blocks("delegation") {
-		inner, _ := b["service_delegation"].val.([]any)
-		for _, s := range inner {
-			o, _ := s.(object)
-			delegations = append(delegations, object{"servicename": {key: "serviceName", val: o["name"].val}})
-		}
-	}
-	if v, _ := i.attr("delegation"); v != any(unknowable{}) {
-		d.put("properties.delegations", delegations, i.at+"/delegation")
-	}
-	d.done(p.idOf(i))
-}
-
-func tfAssociation(path, attr string) func(*plan, *instance) {
-	return func(p *plan, i *instance) {
-		d := newDocument(p, i)
-		d.ref("properties."+path, attr)
-		d.done(p.refID(i, "subnet_id"))
-	}
-}
-
-func tfPeering(p *plan, i *instance) {
-	d := newDocument(p, i)
-	d.ref("properties.remoteVirtualNetwork.id", "remote_virtual_network_id")
-	d.copy("properties.allowVirtualNetworkAccess", "allow_virtual_network_access")
-	d.created("properties.peeringState", "Connected")
-	d.created("properties.peeringSyncLevel", "FullyInSync")
-	d.done(p.idOf(i))
-}
-
-func tfEndpoint(p *plan, i *instance) {
-	d := newDocument(p, i)
-	d.ref("properties.subnet.id", "subnet_id")
-	at := i.at + "/private_service_connection"
-	c := document{p, i, object{}}
-	c.copy("groupIds", "private_service_connection", "subresource_names")
-	c.ref("privateLinkServiceId", "private_service_connection", "private_connection_resource_id")
-	if manual, _ := i.attr("private_service_connection", "is_manual_connection"); i.create {
-		if m, ok := manual.(bool); ok {
-			c.put("privateLinkServiceConnectionState.status", cond(m, "Pending", "Approved"), at+"/0/is_manual_connection")
-		}
-	}
-	if _, ok := c.root["privatelinkserviceconnectionstate"]; !ok {
-		c.put("privateLinkServiceConnectionState", unknowable{}, at)
-	}
-	d.put("properties.privateLinkServiceConnections", []any{c.root}, at)
-	d.put("properties.manualPrivateLinkServiceConnections", []any{}, at)
-	if list := i.blocks("custom_dns_configs"); len(list) > 0 {
-		d.copy("properties.customDnsConfigs", "custom_dns_configs")
-	}
-	id := p.idOf(i)
-	d.done(id)
-	if id == "" {
-		return
-	}
-	p.in.g.prove(typeZoneGroup, id)
-	if len(i.blocks("private_dns_zone_group")) == 0 {
-		return
-	}
-	g := newDocument(p, i)
-	zones, at := d.refs("private_dns_zone_group", "private_dns_zone_ids")
-	var configs []any
-	for _, z := range zones {
-		configs = append(configs, object{"privatednszoneid": {key: "privateDnsZoneId", val: z, at: at}})
-	}
-	g.put("properties.privateDnsZoneConfigs", configs, at)
-	name, _ := i.attr("private_dns_zone_group", "name")
-	g.done(id + "/privateDnsZoneGroups/" + cond(text1(name) == "", "default", text1(name)))
-}
-
-func tfZone(p *plan, i *instance) { newDocument(p, i).done(p.idOf(i)) }
-
-func tfLink(p *plan, i *instance) {
-	d := newDocument(p, i)
-	d.ref("properties.virtualNetwork.id", "virtual_network_id")
-	d.copy("properties.registrationEnabled", "registration_enabled")
-	d.created("properties.virtualNetworkLinkState", "Completed")
-	d.done(p.idOf(i))
-}
-
-func tfRecord(p *plan, i *instance) {
-	d := newDocument(p, i)
-	v, at := i.attr("records")
-	list, _ := v.([]any)
-	var records []any
-	for _, a := range list {
-		records = append(records, object{"ipv4address": {key: "ipv4Address", val: a, at: at}})
-	}
-	d.put("properties.aRecords", records, at)
-	d.done(p.idOf(i))
 }
