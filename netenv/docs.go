@@ -11,9 +11,12 @@ var fromTerraform = map[string]string{
 	"AK-09": "partly: not whether it was restarted", "DN-03": "no: Azure writes the records", "DN-05": "no: needs a live probe",
 	"VN-05": "partly: the state of peerings that exist already is not in a plan", "PE-01": "partly: approvals of endpoints that exist already are not in a plan",
 	"TA-03": "partly: the state of bindings that exist already is not in a plan", "DN-02": "partly: the state of links that exist already is not in a plan",
-	"VN-07": "no for servers of your own: needs a live probe", "RB-02": "partly: assignments of the plan only", "EG-01": "partly: not the address of a firewall that is made with it",
+	"VN-07": "no for servers of your own: needs a live probe", "RB-02": "partly: assignments of the plan only", "RB-01": inherited, "CR-05": inherited, "AK-11": inherited, "WS-05": inherited, "EG-01": "partly: not the address of a firewall that is made with it",
+	"WS-10": "partly: not what stands in networks that others make",
 	"ST-05": "partly: not the datastores that a workspace makes itself",
 }
+
+const inherited = "partly: not the roles that are inherited or assigned elsewhere"
 
 // graphTable is the Resource Graph table that documents a type; the types that
 // none does, such as zone groups and role bindings, need listings of their own.

@@ -138,7 +138,7 @@ func severityRank(s Severity) int { return slices.Index([]Severity{Error, Warnin
 
 // nothing ends a rule that found no subject: absence must be proven, too.
 func (c *check) nothing() {
-	if len(c.g.list(c.rule.Subject)) == 0 && !c.g.complete(c.rule.Subject, "") {
+	if len(c.g.list(c.rule.Subject)) == 0 && !c.g.completeThroughout(c.rule.Subject) {
 		c.about().unknown([]Ask{{Type: c.rule.Subject}}, "the input shows no %s and does not prove that there is none", noun(c.rule.Subject))
 		return
 	}

@@ -65,6 +65,9 @@ type Graph struct {
 	whole map[string]map[string]bool
 	// cut holds types whose listing is known to be incomplete.
 	cut map[string]string
+	// open holds resources of which a source shows some children and not
+	// others, as a data source does: one child proves nothing of its siblings.
+	open map[string]bool
 
 	Problems []Problem
 
@@ -80,7 +83,7 @@ type Graph struct {
 
 func newGraph() *Graph {
 	return &Graph{byID: map[string]*Resource{}, byType: map[string][]*Resource{}, children: map[string][]*Resource{},
-		whole: map[string]map[string]bool{}, cut: map[string]string{}}
+		whole: map[string]map[string]bool{}, cut: map[string]string{}, open: map[string]bool{}}
 }
 
 // put adds a source's picture of a resource, and of what is nested in it.
@@ -244,14 +247,39 @@ func (g *Graph) complete(typ, scope string) bool {
 		}
 	}
 	if strings.Count(typ, "/") > 1 {
-		return len(g.below(scope, typ)) > 0
+		return len(g.below(scope, typ)) > 0 && !g.open[foldID(scope)]
 	}
 	list := g.byType[t] // sorted by id
+	if sameType(typ, typeAssignment) {
+		// Roles are inherited from groups and subscriptions, which no plan for
+		// an environment makes: a planned assignment proves nothing of others.
+		list = slices.DeleteFunc(slices.Clone(list), func(r *Resource) bool { return len(r.views) == 0 || r.views[0].partial || r.views[0].declared })
+	}
 	if scope == "" {
 		return len(list) > 0
 	}
 	i, _ := slices.BinarySearchFunc(list, foldID(scope)+"/", func(r *Resource, p string) int { return cmp.Compare(r.key, p) })
 	return i < len(list) && inScope(list[i].ID, scope)
+}
+
+// completeThroughout says whether a type is complete in every subscription that
+// the input shows something of.
+func (g *Graph) completeThroughout(typ string) bool {
+	if g.complete(typ, "") {
+		return true
+	}
+	seen := map[string]bool{}
+	for _, list := range g.byType {
+		for _, r := range list {
+			if s := subscriptionScope(r.ID); !seen[s] {
+				seen[s] = true
+				if !g.complete(typ, s) {
+					return false
+				}
+			}
+		}
+	}
+	return len(seen) > 0
 }
 
 // connections of a private endpoint, automatic and manual.

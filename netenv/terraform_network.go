@@ -12,6 +12,7 @@ func tfVNet(p *plan, i *instance) {
 	d.copy("properties.dhcpOptions.dnsServers", "dns_servers")
 	id := p.idOf(i)
 	d.done(id)
+	p.in.g.open[foldID(id)] = i.data
 	for n, b := range i.blocks("subnet") {
 		inline := &instance{address: i.address, module: i.module, base: i.base, index: i.index, values: b, at: i.at + "/subnet/" + strconv.Itoa(n), create: i.create, prov: i.prov}
 		if name := text1(b["name"].val); name != "" && id != "" {

@@ -13,6 +13,7 @@ import (
 // blocks have dotted names, each block being a list of one.
 type tfOut struct {
 	typ, name                    string
+	data                         bool
 	values, unknown, expressions map[string]any
 	w                            *tfWriter
 }
@@ -26,31 +27,75 @@ type tfWriter struct {
 	addr  map[string]string // folded id → address
 	names map[string]bool
 	out   []*tfOut
-	// azapi resources are of another provider.
+	given func(*Resource) bool // what is there already: data sources
 }
 
 // terraformOf is the environment of a graph as a plan or a state. What people do
 // not write in Terraform is left out: records that a zone group writes, the
-// datastore that a workspace makes, probes.
+// datastore that a workspace makes, networks that AKS makes, probes.
 func terraformOf(t *testing.T, g *Graph, plan bool) []byte {
 	t.Helper()
-	w := &tfWriter{t: t, g: g, plan: plan, addr: map[string]string{}, names: map[string]bool{}}
+	return (&tfWriter{t: t, g: g, plan: plan, given: func(*Resource) bool { return false }}).write()
+}
+
+// terraformPlan is a plan beside what is there already.
+func terraformPlan(t *testing.T, g *Graph, given func(*Resource) bool) []byte {
+	t.Helper()
+	return (&tfWriter{t: t, g: g, plan: true, given: given}).write()
+}
+
+func (w *tfWriter) write() []byte {
+	w.t.Helper()
+	w.addr, w.names = map[string]string{}, map[string]bool{}
 	var todo []func()
-	for _, r := range g.Resources() {
+	for _, r := range w.g.Resources() {
 		f := tfWriters[originalType(r.Type)]
-		if f == nil || sameType(r.Type, typeA) && written(g, r) || sameType(r.Type, typeDatastore) && strings.HasPrefix(r.Name(), "workspace") {
+		switch {
+		case f == nil, sameType(r.Type, typeA) && written(w.g, r), sameType(r.Type, typeDatastore) && strings.HasPrefix(r.Name(), "workspace"), strings.HasPrefix(idGroup(r.ID), "MC_"):
+			continue
+		case w.given(r):
+			if read := tfData[originalType(r.Type)]; read != nil {
+				o := w.begin(f.typ, r)
+				o.data = true
+				read(o, r)
+				o.set("id", r.ID)
+			}
 			continue
 		}
 		o := w.begin(f.typ, r)
-		if f.typ == "azapi_resource" || f.typ != "" {
-			w.addr[r.key] = o.typ + "." + o.name
-		}
+		w.addr[r.key] = o.typ + "." + o.name
 		todo = append(todo, func() { f.write(o, r) })
 	}
 	for _, f := range todo {
 		f()
 	}
 	return w.json()
+}
+
+// tfData are the data sources that show something of what is there: a network
+// and its subnets.
+var tfData = map[string]func(*tfOut, *Resource){
+	typeVNet: func(o *tfOut, r *Resource) {
+		o.set("name", r.Name())
+		o.set("resource_group_name", idGroup(r.ID))
+		o.copy("location", r.Get("location"))
+		o.copy("address_space", r.Get("addressSpace", "addressPrefixes"))
+		o.copy("dns_servers", r.Get("dhcpOptions", "dnsServers"))
+	},
+	typeSubnet: func(o *tfOut, r *Resource) {
+		if r.Name() != "endpoints" { // nobody looks up the others
+			o.typ = ""
+			return
+		}
+		o.set("name", r.Name())
+		o.set("resource_group_name", idGroup(r.ID))
+		o.set("virtual_network_name", idName(idParent(r.ID)))
+		ps, _, _ := subnetPrefixes(r)
+		o.set("address_prefixes", []any{join(ps)})
+		o.copy("private_endpoint_network_policies", r.Get("privateEndpointNetworkPolicies"))
+		o.set("network_security_group_id", "")
+		o.set("route_table_id", "")
+	},
 }
 
 // written says whether a zone group writes a record.
@@ -190,10 +235,17 @@ func plainJSON(v any) any {
 }
 
 func (w *tfWriter) json() []byte {
-	var resources, changes, config []any
+	var resources, changes, config, prior []any
 	slices.SortFunc(w.out, func(a, b *tfOut) int { return cmp.Compare(a.typ+"."+a.name, b.typ+"."+b.name) })
 	for _, o := range w.out {
 		provider := "registry.terraform.io/" + cond(strings.HasPrefix(o.typ, "azapi"), "azure/azapi", "hashicorp/azurerm")
+		if o.typ == "" {
+			continue
+		}
+		if o.data {
+			prior = append(prior, map[string]any{"address": "data." + o.typ + "." + o.name, "mode": "data", "type": o.typ, "name": o.name, "provider_name": "registry.terraform.io/hashicorp/azurerm", "values": o.values})
+			continue
+		}
 		row := map[string]any{"address": o.typ + "." + o.name, "mode": "managed", "type": o.typ, "name": o.name, "provider_name": provider}
 		config = append(config, map[string]any{"address": o.typ + "." + o.name, "mode": "managed", "type": o.typ, "name": o.name, "expressions": o.expressions})
 		if !w.plan {
@@ -208,6 +260,9 @@ func (w *tfWriter) json() []byte {
 	if w.plan {
 		doc = map[string]any{"format_version": "1.2", "terraform_version": "1.9.8", "planned_values": map[string]any{"root_module": map[string]any{}}, "resource_changes": changes,
 			"configuration": map[string]any{"root_module": map[string]any{"resources": config}}}
+		if prior != nil {
+			doc["prior_state"] = map[string]any{"format_version": "1.0", "values": map[string]any{"root_module": map[string]any{"resources": prior}}}
+		}
 	}
 	data, err := json.MarshalIndent(doc, "", " ")
 	if err != nil {
@@ -223,7 +278,7 @@ func (w *tfWriter) checkNames() {
 	schema := readSchema(w.t)
 	version := cond(w.plan, "5", "4") // plans are written as for provider 5, states as for 4
 	for _, o := range w.out {
-		if strings.HasPrefix(o.typ, "azapi_") {
+		if !strings.HasPrefix(o.typ, "azurerm_") || o.data {
 			continue
 		}
 		for _, m := range []map[string]any{o.values, o.unknown} {
