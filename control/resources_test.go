@@ -231,7 +231,12 @@ func TestRoles(t *testing.T) {
 	if made.text("properties.roleName") != "Contoso.Scanner/scanners/reader" || len(made.text("properties.revision")) != 32 || len(made.at("properties.outlivesRevocation").([]any)) != 1 {
 		t.Errorf("%s", made.raw)
 	}
+	// What a newer client says besides is kept.
+	rules["properties"].(map[string]any)["owner"] = "platform"
 	w.must(200, "PUT", own+"contoso.scanner:SCANNERS:reader", rules)
+	if r := w.must(200, "GET", own+"Contoso.Scanner:scanners:reader", nil); r.text("properties.owner") != "platform" || len(r.text("properties.revision")) != 32 {
+		t.Errorf("%s", r.raw)
+	}
 	if r := w.must(200, "GET", own+"Contoso.Scanner:scanners:reader", nil); r.text("name") != "Contoso.Scanner:scanners:reader" {
 		t.Errorf("%s", r.raw)
 	}

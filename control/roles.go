@@ -1,6 +1,7 @@
 package control
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -103,6 +104,13 @@ type ownRoleProperties struct {
 	// OutlivesRevocation says what access the rules can leave behind that
 	// deleting a binding does not take away.
 	OutlivesRevocation []string `json:"outlivesRevocation"`
+	Extra              bag      `json:"-"`
+}
+
+// MarshalJSON writes the properties that we have no field for beside the others.
+func (p ownRoleProperties) MarshalJSON() ([]byte, error) {
+	type plain ownRoleProperties
+	return beside(p.Extra, plain(p))
 }
 
 func bodyOfRole(r *store.Role) ownRoleBody {
@@ -111,9 +119,10 @@ func bodyOfRole(r *store.Role) ownRoleBody {
 	if lasting == nil {
 		lasting = []string{}
 	}
+	extra, _ := parseBag(r.Extra)
 	return ownRoleBody{
 		ID: "/subscriptions/" + r.Subscription + "/providers/" + ownRoleType + "/" + name, Name: name, Type: ownRoleType, SystemData: systemDataOf(r.Stamp),
-		Properties: ownRoleProperties{r.Role.SourceType, string(r.Role.FullName()), rulesBody(r.Role.Rules), r.Role.Revision(), lasting},
+		Properties: ownRoleProperties{r.Role.SourceType, string(r.Role.FullName()), rulesBody(r.Role.Rules), r.Role.Revision(), lasting, extra},
 	}
 }
 
@@ -153,18 +162,26 @@ func (k *call) getOwnRole() (*answer, error) {
 }
 
 func (k *call) putOwnRole() (*answer, error) {
-	var body struct {
-		Properties struct {
-			SourceResourceType string
-			Rules              []trust.Rule
-		}
-	}
+	var body struct{ Properties json.RawMessage }
 	if _, err := k.decode(&body); err != nil {
 		return nil, err
 	}
+	p, err := parseBag(body.Properties)
+	if err != nil {
+		return nil, err
+	}
+	var sourceType string
+	var rules []trust.Rule
+	if _, err := p.get("sourceResourceType", &sourceType); err != nil {
+		return nil, err
+	}
+	if _, err := p.get("rules", &rules); err != nil {
+		return nil, err
+	}
+	p.drop("sourceResourceType", "roleName", "rules", "revision", "outlivesRevocation", "provisioningState")
 	full := trust.RoleName(strings.ReplaceAll(k.vars["role"], ":", "/"))
-	role := trust.Role{SourceType: full.SourceType(), Name: full.Short(), Rules: body.Properties.Rules}
-	if t := body.Properties.SourceResourceType; t != "" && !is(t, role.SourceType) {
+	role := trust.Role{SourceType: full.SourceType(), Name: full.Short(), Rules: rules}
+	if sourceType != "" && !is(sourceType, role.SourceType) {
 		return nil, arm.BadParameter("properties.sourceResourceType", "the role's name %s says that its source type is %s", k.vars["role"], role.SourceType)
 	}
 	if err := trust.ValidateRole(role); err != nil {
@@ -188,7 +205,7 @@ func (k *call) putOwnRole() (*answer, error) {
 	} else {
 		r.Subscription = k.id.Subscription
 	}
-	r.Role, r.Stamp = role, k.stamp(r.Stamp, &k.caller)
+	r.Role, r.Extra, r.Stamp = role, p.store(), k.stamp(r.Stamp, &k.caller)
 	if _, err := k.Store.Commit(k.durable(), k.within(write(r))...); err != nil {
 		return nil, err
 	}

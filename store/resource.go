@@ -139,7 +139,8 @@ func (r RoleAssignment) Key() string { return ResourceKey(r.ID) }
 // Role is a trusted access role published by this installation's users.
 type Role struct {
 	Role         trust.Role
-	Subscription string // GUID of the subscription it was published from, which alone may change it
+	Subscription string          // GUID of the subscription it was published from, which alone may change it
+	Extra        json.RawMessage `json:",omitempty"` // properties that we have no field for
 	Stamp        Stamp
 }
 
