@@ -27,7 +27,7 @@ test: ## unit tests, and tests on a real API server (on real nodes too, as root 
 	cd bench && go vet ./...
 	@$(MAKE) --no-print-directory test-azure
 
-test-azure: ## Azure's own SDKs against a real server
+test-azure: ## Azure's own SDKs, and Terraform's, against a real server; the JavaScript ones where Node.js is
 	cd azureclients && $(GOTEST) -timeout 20m ./...
 
 bench: ## requests per second and CPU: direct, a bare relay, Sallyport

@@ -24,6 +24,15 @@ const (
 	exchangeAudience = "api://AzureADTokenExchange"
 )
 
+// federate lets tokens of an issuer with a subject stand for a source's identity.
+func federate(t *testing.T, own *client.Client, source *client.Source, by issuer, subject string) {
+	t.Helper()
+	if _, err := own.Do(t.Context(), client.Request{Method: "PUT", Path: client.FederatedPath(source.ID) + "/trainer", Version: client.SallyportVersion, Body: map[string]any{
+		"properties": map[string]any{"issuer": by.url, "subject": subject, "audiences": []string{exchangeAudience}, "keys": by.keys(t)}}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A workload outside gets the identity of a source for a token of its own
 // issuer, by a file and by a function, and can read what the identity may.
 func TestWorkloadIdentity(t *testing.T) {
@@ -35,10 +44,7 @@ func TestWorkloadIdentity(t *testing.T) {
 	defer own.Close()
 	workload := newIssuer(t, "https://workload.example.com/"+rand.Text())
 	const subject = "system:serviceaccount:jobs:trainer"
-	if _, err := own.Do(ctx, client.Request{Method: "PUT", Path: client.FederatedPath(source.ID) + "/trainer", Version: client.SallyportVersion, Body: map[string]any{
-		"properties": map[string]any{"issuer": workload.url, "subject": subject, "audiences": []string{exchangeAudience}, "keys": workload.keys(t)}}}); err != nil {
-		t.Fatal(err)
-	}
+	federate(t, own, source, workload, subject)
 	credential := func(subject string) azcore.TokenCredential {
 		token, err := workload.token(exchangeAudience, subject)
 		if err != nil {
