@@ -102,6 +102,10 @@ func (a *app) fail(ctx context.Context, err error) int {
 	if e != nil && e.Status >= 500 && e.RequestID != "" {
 		fmt.Fprintln(a.err, "Request id: "+e.RequestID)
 	}
+	var coded codedError
+	if errors.As(err, &coded) {
+		return coded.code
+	}
 	if trust.KindOf(err) == trust.NotFound {
 		return exitNotFound
 	}

@@ -48,6 +48,7 @@ Nouns and arguments are az's. Begin with:
 		a.loginCommand(), a.logoutCommand(), a.account(),
 		a.groupNoun(), a.aks(), a.cluster(), a.identity(), a.role(),
 		a.feature(), a.provider(), a.extension(), a.resource(), a.clientSetup(),
+		a.apply(), a.diff(), a.export(),
 		a.kubeconfigNoun(), a.image(), a.rest(), a.versionCommand(), a.envNoun(),
 	)
 	root.AddCommand(installation(a)...)
