@@ -168,6 +168,9 @@ func (a *Authority) audience(resource string) (life time.Duration, ok bool) {
 	if location, found := strings.CutPrefix(resource, a.base+"/gateways/"); found {
 		return TokenLife, locationName.MatchString(location)
 	}
+	if uid, found := strings.CutPrefix(resource, a.base+"/extensions/"); found {
+		return ClusterTokenLife, guid.MatchString(uid)
+	}
 	for _, more := range a.conf.Audiences {
 		if resource == more {
 			return TokenLife, true

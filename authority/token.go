@@ -154,7 +154,7 @@ func (a *Authority) readResource(req *request, get func(string) string, f form) 
 	var ok bool
 	if req.life, ok = a.audience(req.resource); !ok {
 		return &oauthError{status: http.StatusBadRequest, code: "invalid_resource", number: 500011, text: "The resource principal named '" + printable(req.resource) +
-			"' was not found. Ask for " + a.base + ", " + a.base + "/gateways/<location> or " + a.base + "/clusters/<uid>."}
+			"' was not found. Ask for " + a.base + ", " + a.base + "/gateways/<location>, " + a.base + "/clusters/<uid> or " + a.base + "/extensions/<uid>."}
 	}
 	return nil
 }

@@ -21,8 +21,9 @@ import (
 // Secret is how a client proves itself to the authority: exactly one field is
 // set.
 type Secret struct {
-	Text          string // client secret
-	AssertionFile string // a file with a token of another issuer (workload identity), read anew each time
+	Text          string                                    // client secret
+	AssertionFile string                                    // a file with a token of another issuer (workload identity), read anew each time
+	Assertion     func(ctx context.Context) (string, error) // gives such a token, for who signs its own
 }
 
 // AuthorityCredential gets tokens from an authority by client credentials
@@ -104,8 +105,12 @@ func (a *AuthorityCredential) key(scope string) string {
 func (a *AuthorityCredential) ask(ctx context.Context, scope string, now func() time.Time) (Token, error) {
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {a.ClientID}, "scope": {scope}}
 	switch {
-	case a.Secret.AssertionFile != "":
-		assertion, err := TokenFile(a.Secret.AssertionFile)(ctx)
+	case a.Secret.AssertionFile != "" || a.Secret.Assertion != nil:
+		get := a.Secret.Assertion
+		if get == nil {
+			get = TokenFile(a.Secret.AssertionFile)
+		}
+		assertion, err := get(ctx)
 		if err != nil {
 			return Token{}, err
 		}

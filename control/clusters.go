@@ -68,14 +68,7 @@ func beside(other bag, v any) ([]byte, error) {
 	return json.Marshal(own)
 }
 
-type systemData struct {
-	CreatedBy          string `json:"createdBy,omitempty"`
-	CreatedByType      string `json:"createdByType,omitempty"`
-	CreatedAt          string `json:"createdAt,omitempty"`
-	LastModifiedBy     string `json:"lastModifiedBy,omitempty"`
-	LastModifiedByType string `json:"lastModifiedByType,omitempty"`
-	LastModifiedAt     string `json:"lastModifiedAt,omitempty"`
-}
+type systemData = arm.SystemData
 
 func systemDataOf(s store.Stamp) *systemData {
 	return &systemData{CreatedBy: s.CreatedBy, CreatedByType: s.CreatedByType, CreatedAt: arm.Time(s.CreatedAt),

@@ -28,6 +28,10 @@ type Config struct {
 	// Errors are of kind Unauthenticated or Unavailable.
 	Authenticate func(ctx context.Context, token string) (trust.Caller, error)
 
+	// Providers are resource providers of other rooms. Default: none; any type
+	// that is not control's is then a source.
+	Providers []Provider
+
 	// Secrets are the authority's client secrets. Default: none can be made.
 	Secrets Secrets
 
@@ -159,18 +163,7 @@ func (c *Control) Run(ctx context.Context) error { return c.picture.run(ctx, c.S
 
 // stamp is who made or changes a resource now.
 func (c *Control) stamp(old store.Stamp, caller *trust.Caller) store.Stamp {
-	by, kind := caller.Object, "Application"
-	if caller.ResourceID != "" {
-		kind = "ManagedIdentity"
-	} else if caller.Name != "" {
-		by, kind = caller.Name, "User"
-	}
-	now := c.Now().UTC()
-	if old.CreatedAt.IsZero() {
-		old.CreatedBy, old.CreatedByType, old.CreatedAt = by, kind, now
-	}
-	old.LastModifiedBy, old.LastModifiedByType, old.LastModifiedAt = by, kind, now
-	return old
+	return old.Touched(caller, c.Now())
 }
 
 // newUID is a new lower-case UUID.

@@ -274,6 +274,10 @@ func (k *call) reserved() error {
 	if k.route.typ != "" {
 		return nil
 	}
+	if k.foreign(k.id) {
+		return arm.Errorf(trust.NotFound, arm.InvalidResourceType, "The resource type '%s' could not be found in the namespace '%s' for api version '%s'.",
+			strings.Join(k.id.Chain[0].Types, "/"), k.id.Chain[0].Namespace, k.version)
+	}
 	if len(k.id.Chain) > 1 {
 		return noRoute(k.request) // a resource of one provider on one of another
 	}

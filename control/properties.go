@@ -90,10 +90,29 @@ func others(body []byte) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.drop("id", "name", "type", "location", "tags", "properties", "identity", "systemData", "etag", "apiVersion", "resourceGroup")
+	b.drop(notOther...)
 	for k, raw := range b {
 		if string(raw) == "null" {
 			delete(b, k)
+		}
+	}
+	return b.store(), nil
+}
+
+// notOther are the top-level members that records have fields for, or that are
+// nobody's to set.
+var notOther = []string{"id", "name", "type", "location", "tags", "properties", "identity", "systemData", "etag", "apiVersion", "resourceGroup"}
+
+// patched is a stored bag with the members of a patch; null removes one.
+func patched(old json.RawMessage, patch bag) (json.RawMessage, error) {
+	b, err := parseBag(old)
+	if err != nil {
+		return nil, err
+	}
+	for name, raw := range patch {
+		b.drop(name)
+		if string(raw) != "null" {
+			b[name] = raw
 		}
 	}
 	return b.store(), nil

@@ -74,6 +74,9 @@ func (k *call) providers() ([]provider, error) {
 	for _, rt := range k.routes {
 		add(rt.typ, rt.versions)
 	}
+	for _, p := range k.Providers {
+		add(p.Namespace+"/"+p.Tracked, p.Versions)
+	}
 	roles, err := k.roles()
 	if err != nil {
 		return nil, err

@@ -43,6 +43,7 @@ func (c *Control) table() []*route {
 		c.clusterRoutes(),
 		c.federatedRoutes(),
 		c.secretRoutes(),
+		c.mountRoutes(),
 		c.sourceRoutes(),
 	)
 	for _, rt := range all {

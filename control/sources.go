@@ -184,6 +184,11 @@ func (k *call) commitSource(s store.Source, old store.Item[store.Source], write 
 	if err != nil {
 		return nil, err
 	}
+	provided, err := k.complete(&s, &old.Value)
+	if err != nil {
+		return nil, err
+	}
+	ops = append(ops, provided...)
 	s.Stamp = k.stamp(s.Stamp, &k.caller)
 	commit := func(more ...store.Op) (int64, error) {
 		return k.Store.Commit(k.durable(), append(append(k.within(write(s)), ops...), more...)...)
@@ -240,13 +245,16 @@ func (c *Control) identityGone(ctx context.Context, s *store.Source) ([]store.Op
 	return append(ops, store.Quiet(federatedPrefix(s), rev)), err
 }
 
-// patchSource changes tags and identity.
+// patchSource changes tags, identity, and the members of properties and of the
+// top level that it names; null removes one (RFC 7396, one level deep).
 func (k *call) patchSource() (*answer, error) {
 	var body struct {
-		Tags     *map[string]string
-		Identity *struct{ Type string }
+		Tags       *map[string]string
+		Identity   *struct{ Type string }
+		Properties json.RawMessage
 	}
-	if _, err := k.decode(&body); err != nil {
+	data, err := k.decode(&body)
+	if err != nil {
 		return nil, err
 	}
 	old, err := k.findSource()
@@ -265,6 +273,20 @@ func (k *call) patchSource() (*answer, error) {
 			return nil, err
 		}
 		s.Tags = *body.Tags
+	}
+	properties, err := parseBag(body.Properties)
+	if err != nil {
+		return nil, err
+	}
+	if s.Properties, err = patched(s.Properties, properties.drop("provisioningState")); err != nil {
+		return nil, err
+	}
+	more, err := parseBag(data)
+	if err != nil {
+		return nil, err
+	}
+	if s.Other, err = patched(s.Other, more.drop(notOther...)); err != nil {
+		return nil, err
 	}
 	return k.commitSource(s, old, updating(old.Revision), body.Identity)
 }

@@ -22,6 +22,22 @@ type Stamp struct {
 	LastModifiedAt                     time.Time
 }
 
+// Touched is the stamp after a change by the caller.
+func (s Stamp) Touched(caller *trust.Caller, now time.Time) Stamp {
+	by, kind := caller.Object, "Application"
+	if caller.ResourceID != "" {
+		kind = "ManagedIdentity"
+	} else if caller.Name != "" {
+		by, kind = caller.Name, "User"
+	}
+	now = now.UTC()
+	if s.CreatedAt.IsZero() {
+		s.CreatedBy, s.CreatedByType, s.CreatedAt = by, kind, now
+	}
+	s.LastModifiedBy, s.LastModifiedByType, s.LastModifiedAt = by, kind, now
+	return s
+}
+
 // Failure is an error that is stored: what a person may see of it.
 type Failure struct {
 	Code, Message, Target string

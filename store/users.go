@@ -44,6 +44,7 @@ var permissions = map[ServerRole][]Permission{
 		{Installation{}.Key(), true},
 		{armPrefix, true}, {RolePrefix, true}, {UsesPrefix, true}, {DepartedPrefix, true},
 		{IdentityPrefix, true}, {FederatedPrefix, true}, {SharedKeyPrefix, true},
+		{ProvidedPrefix + "/", true}, // of the resource providers in the same process
 		{AgentPrefix, true}, {MandatePrefix, true},
 		{OperationPrefix, true}, {RunnerPrefix, true},
 		{GatewayPrefix, false}, {TunnelPrefix, false},
