@@ -36,7 +36,10 @@ var arrows = map[string]string{
 	"client":          "trust arm mandate internal/pki",
 	"agent/proxy":     "trust request rbac mandate tunnel",
 	"agent/reconcile": "trust rbac mandate",
-	"deploy":          "trust rbac",
+	"deploy":          "trust rbac mlext mlext/wire",
+	"ml":              "trust arm store operation client mlext/wire",
+	"mlext":           "trust authn mlext/wire",
+	"mlext/wire":      "",
 
 	"internal/pki":        "",
 	"internal/seal":       "",

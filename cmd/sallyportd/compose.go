@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,15 +17,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/audit"
 	"github.com/sallyport/sallyport/authn"
 	"github.com/sallyport/sallyport/authority"
+	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/control"
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/internal/logs"
 	"github.com/sallyport/sallyport/internal/logs/grpclogs"
 	"github.com/sallyport/sallyport/internal/pki"
 	"github.com/sallyport/sallyport/internal/seal"
+	"github.com/sallyport/sallyport/ml"
 	"github.com/sallyport/sallyport/operation"
 	"github.com/sallyport/sallyport/store"
 )
@@ -84,6 +88,7 @@ type server struct {
 	authority     *authority.Authority
 	control       *control.Control
 	operations    *operation.Runner
+	ml            *ml.ML // nil in a process that does not play it
 	sink          *audit.File
 	records       *audit.Log
 	gateway       *gateway.Gateway
@@ -206,8 +211,17 @@ func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer str
 	if err != nil {
 		return err
 	}
+	handlers, providers := map[string]operation.Handler{}, []control.Provider(nil)
+	if s.plays("ml") {
+		if s.ml, err = s.composeML(ctx, keys); err != nil {
+			return err
+		}
+		maps.Copy(handlers, s.ml.Handlers())
+		providers = append(providers, control.Provider{Namespace: ml.Namespace, Tracked: ml.Tracked, Versions: arm.MachineLearning, Types: ml.Types(),
+			Serve: s.ml.Serve, Complete: s.ml.Complete, Federate: s.ml.Federate})
+	}
 	if s.control, err = control.New(control.Config{
-		Store: s.store, Secrets: secrets{s.authority}, Authenticate: s.authenticateControl,
+		Store: s.store, Providers: providers, Secrets: secrets{s.authority}, Authenticate: s.authenticateControl,
 		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations,
 		MandateKey: mandateKey, AgentCA: s.agents, ServerCA: s.serverCA,
 		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,
@@ -215,6 +229,18 @@ func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer str
 	}); err != nil {
 		return err
 	}
-	s.operations = operation.New(operation.Config{Store: s.store, Handlers: s.control.Handlers(), Replica: s.replica, Log: s.log, Now: time.Now})
+	maps.Copy(handlers, s.control.Handlers())
+	s.operations = operation.New(operation.Config{Store: s.store, Handlers: handlers, Replica: s.replica, Log: s.log, Now: time.Now})
 	return nil
+}
+
+// composeML makes the ML service: towards clusters a client of the authority
+// and the gateway at this installation's own URL, wherever they run.
+func (s *server) composeML(ctx context.Context, keys sharedKeys) (*ml.ML, error) {
+	key, err := keys.ml(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ml.New(ml.Config{Store: s.store, Base: s.ExternalURL, Trust: client.ServerTrust{CA: string(s.serverCA)}, Tenant: s.installation.TenantID,
+		Key: key, Now: time.Now, Log: s.log})
 }

@@ -33,8 +33,8 @@ type Config struct {
 	Location string `json:"location"`
 	// Locations are all regions that clusters may name. Default: Location.
 	Locations []string `json:"locations"`
-	// Roles that this process plays: control, authority, gateway. Default: all.
-	// Roles run apart only on an external store.
+	// Roles that this process plays: control, authority, gateway, ml. Default:
+	// all. Roles run apart only on an external store; ml goes with control.
 	Roles []string `json:"roles"`
 
 	// DataDir holds the embedded store and the server's own files.
@@ -167,7 +167,7 @@ func readConfig(file string) (*Config, error) {
 	return &c, nil
 }
 
-var allRoles = []string{"control", "authority", "gateway"}
+var allRoles = []string{"control", "authority", "gateway", "ml"}
 
 // plays reports whether this process has the role.
 func (c *Config) plays(role string) bool { return slices.Contains(c.Roles, role) }
@@ -212,10 +212,13 @@ func (c *Config) complete() error {
 	}
 	for _, r := range c.Roles {
 		if !slices.Contains(allRoles, r) {
-			return fmt.Errorf("role %q is unknown: control, authority and gateway are known", r)
+			return fmt.Errorf("role %q is unknown: control, authority, gateway and ml are known", r)
 		}
 	}
-	if len(c.Store.Endpoints) == 0 && len(c.Roles) < len(allRoles) {
+	if c.plays("ml") && !c.plays("control") {
+		return fmt.Errorf("role ml is a resource provider behind control: play both in one process")
+	}
+	if len(c.Store.Endpoints) == 0 && !(c.plays("control") && c.plays("authority") && c.plays("gateway")) {
 		return fmt.Errorf("roles run apart only on an external store: set store.endpoints, or let this process play all of %v", allRoles)
 	}
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
@@ -21,6 +23,7 @@ const (
 	keyServerCA = "server-ca"
 	keyAgentsCA = "agents-ca"
 	keyMandate  = "mandate"
+	keyML       = "ml"
 )
 
 // sharedKeys loads shared keys, making them at first start.
@@ -114,4 +117,32 @@ func (k sharedKeys) mandate(ctx context.Context) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("key %s has %d bytes, want %d", keyMandate, len(private), ed25519.SeedSize)
 	}
 	return ed25519.NewKeyFromSeed(private), nil
+}
+
+// ml is the ML service's key, with which it is its workspaces.
+func (k sharedKeys) ml(ctx context.Context) (*ecdsa.PrivateKey, error) {
+	_, private, err := k.pair(ctx, keyML, func() ([]byte, []byte, error) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, nil, err
+		}
+		public, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			return nil, nil, err
+		}
+		private, err := x509.MarshalPKCS8PrivateKey(key)
+		return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), private, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", keyML, err)
+	}
+	ec, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("key %s is a %T, want an ECDSA key", keyML, key)
+	}
+	return ec, nil
 }

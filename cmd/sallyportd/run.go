@@ -55,6 +55,9 @@ func (s *server) run(parent context.Context) error {
 		work.start(base, "operations", s.operations.Run)
 		work.start(base, "secrets", s.authority.KeepSecrets)
 	}
+	if s.ml != nil {
+		work.start(base, "ml", s.ml.Run)
+	}
 	if s.plays("gateway") {
 		front.start(ctx, "gateway", s.gateway.Run)
 	}

@@ -1,0 +1,170 @@
+// Command sallyport-ml is the ML extension in a cluster: as "gateway" it is the
+// door that the ML service comes in by, as "operator" it runs jobs. They run as
+// two Deployments with two identities, because one stolen token must not be both.
+//
+// It owns the flags and the one place where the extension's rooms meet.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sallyport/sallyport/internal/logs"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+}
+
+const usage = `usage: sallyport-ml gateway|operator --namespaces NAMES [flags]
+
+gateway   lets the ML service's workspaces attach, submit, watch and read logs
+operator  runs their jobs in the namespaces that the cluster's owner named
+version   prints the version
+
+sallyport-ml gateway -h lists the flags.
+`
+
+// config is what the command line says.
+type config struct {
+	namespaces []string
+	kubeconfig string
+	logLevel   string
+	logFormat  string
+
+	// The gateway's.
+	listen, issuer, tenant, audience, keyFile, logDir string
+}
+
+// run is main without the process: exit code 0 after a clean stop, 1 for a
+// failure, 2 for a wrong call.
+func run(ctx context.Context, args []string, stderr io.Writer) int {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return 2
+	}
+	var serve func(context.Context, *config, *clients, io.Writer) error
+	switch args[0] {
+	case "gateway":
+		serve = runGateway
+	case "operator":
+		serve = runOperator
+	case "version":
+		fmt.Fprintln(stderr, version())
+		return 0
+	default:
+		fmt.Fprintf(stderr, "sallyport-ml: %q is neither gateway nor operator\n\n%s", args[0], usage)
+		return 2
+	}
+	c, err := parseFlags(args[0], args[1:], stderr)
+	if err != nil {
+		return 2
+	}
+	kube, err := c.clients()
+	if err == nil {
+		err = serve(ctx, c, kube, stderr)
+	}
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintf(stderr, "sallyport-ml %s: %v\n", args[0], err)
+		return 1
+	}
+	return 0
+}
+
+func parseFlags(part string, args []string, stderr io.Writer) (*config, error) {
+	var c config
+	var namespaces string
+	f := flag.NewFlagSet("sallyport-ml "+part, flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&namespaces, "namespaces", "", "`names`, separated by commas, of the namespaces that may be attached")
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `file`; default: this pod's ServiceAccount")
+	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.logFormat, "log-format", "json", "json or text")
+	if part == "gateway" {
+		f.StringVar(&c.listen, "listen", ":8443", "`address` to serve on")
+		f.StringVar(&c.issuer, "issuer", "", "`URL` of the issuer of workspaces' tokens")
+		f.StringVar(&c.tenant, "tenant", "", "tenant `GUID` of workspaces")
+		f.StringVar(&c.audience, "audience", "", "this extension, as tokens name it")
+		f.StringVar(&c.keyFile, "ml-key", "", "PEM `file` with the public key of the ML service, which signs newer key sets")
+		f.StringVar(&c.logDir, "log-dir", "/var/lib/sallyport-ml/logs", "`folder` for jobs' logs")
+	}
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	err := c.complete(part, f.Args(), namespaces)
+	if err != nil {
+		fmt.Fprintf(stderr, "sallyport-ml %s: %v\n", part, err)
+	}
+	return &c, err
+}
+
+func (c *config) complete(part string, rest []string, namespaces string) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("unexpected %q", rest)
+	}
+	for n := range strings.SplitSeq(namespaces, ",") {
+		if n = strings.TrimSpace(n); n != "" {
+			c.namespaces = append(c.namespaces, n)
+		}
+	}
+	if len(c.namespaces) == 0 {
+		return fmt.Errorf("--namespaces is missing: where jobs may run")
+	}
+	if part == "gateway" && (c.issuer == "" || c.tenant == "" || c.audience == "" || c.keyFile == "") {
+		return fmt.Errorf("--issuer, --tenant, --audience and --ml-key are needed: 'sallyport ml extension manifest' writes them")
+	}
+	return nil
+}
+
+// clients are of the one API server there is.
+type clients struct {
+	kube    kubernetes.Interface
+	dynamic dynamic.Interface
+}
+
+func (c *config) clients() (*clients, error) {
+	conf, err := rest.InClusterConfig()
+	if c.kubeconfig != "" {
+		conf, err = clientcmd.BuildConfigFromFlags("", c.kubeconfig)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("client of the API server: %w", err)
+	}
+	conf.QPS, conf.Burst = 50, 100
+	kube, err := kubernetes.NewForConfig(conf)
+	if err != nil {
+		return nil, fmt.Errorf("client of the API server: %w", err)
+	}
+	dyn, err := dynamic.NewForConfig(conf)
+	if err != nil {
+		return nil, fmt.Errorf("client of the API server: %w", err)
+	}
+	return &clients{kube, dyn}, nil
+}
+
+func (c *config) options() (logs.Options, error) {
+	level, err := logs.ParseLevel(c.logLevel)
+	return logs.Options{Level: level, Format: c.logFormat}, err
+}
+
+// version is the module's version, as the Go command recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,193 @@
+package ml
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+
+	"github.com/sallyport/sallyport/arm"
+	"github.com/sallyport/sallyport/operation"
+	"github.com/sallyport/sallyport/store"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// Run follows workspaces, bindings and clusters until ctx ends: computes that
+// were refused for want of a binding are attached when one appears, jobs that
+// were lost sight of are followed again, and what lay under a workspace goes
+// with it. Several servers may do so at once: each step is a comparison with
+// what was there.
+func (m *ML) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	marks := newMarks()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for id := marks.next(ctx); id != ""; id = marks.next(ctx) {
+			if err := m.look(ctx, id); err != nil && ctx.Err() == nil {
+				m.Log.WarnContext(ctx, "workspace not looked after", "workspace", id, "error", err)
+				pause(ctx, attachPause)
+				marks.add(id)
+			}
+		}
+	})
+	err := store.Follow(ctx, m.Store, "/arm/",
+		func([]store.KV, int64) error { return m.markAll(ctx, marks) },
+		func(b store.Batch) error {
+			for _, e := range b.Events {
+				if err := m.mark(ctx, marks, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	cancel()
+	wg.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// markAll marks every workspace that something lies under.
+func (m *ML) markAll(ctx context.Context, marks *marks) error {
+	all, _, err := store.List[store.Provided](ctx, m.Store, store.ProvidedPrefix+"/")
+	for i := range all {
+		marks.add(workspaceOf(all[i].Value.ID))
+	}
+	return err
+}
+
+// mark marks whom a change concerns.
+func (m *ML) mark(ctx context.Context, marks *marks, e store.Event) error {
+	switch {
+	case (store.Binding{}).Owns(e.Key) && e.Type == store.EventPut:
+		b, err := store.Decode[store.Binding](e.Value)
+		if err == nil && b.State == arm.Succeeded {
+			marks.add(trust.Fold(b.SourceID))
+		}
+		return err
+	case (store.Cluster{}).Owns(e.Key) && e.Type == store.EventPut:
+		return m.markAll(ctx, marks)
+	case (store.Source{}).Owns(e.Key) && e.Type == store.EventDelete:
+		marks.add(strings.TrimPrefix(e.Key, "/arm"))
+	}
+	return nil
+}
+
+// workspaceOf is the folded id of the workspace that a resource lies under.
+func workspaceOf(id string) string {
+	parts := strings.Split(trust.Fold(id), "/")
+	return strings.Join(parts[:min(len(parts), 9)], "/")
+}
+
+// look takes up what had stopped under a workspace, or removes what an earlier
+// one left.
+func (m *ML) look(ctx context.Context, id string) error {
+	all, _, err := store.List[store.Provided](ctx, m.Store, store.ProvidedKey(id)+"/")
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	w, err := store.Get[store.Source](ctx, m.Store, store.ResourceKey(id))
+	if err != nil && trust.KindOf(err) != trust.NotFound {
+		return err
+	}
+	for i := range all {
+		r := &all[i]
+		if err != nil || r.Value.Parent != w.Created {
+			if _, err := m.Store.Commit(ctx, store.Delete(r.Value.Key(), r.Revision)); err != nil && !errors.Is(err, store.ErrConflict) {
+				return err
+			}
+			continue
+		}
+		if err := m.resume(ctx, &w, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resume begins an operation for a compute or a job that stopped for want of
+// access, if there is access now.
+func (m *ML) resume(ctx context.Context, w *store.Item[store.Source], item *store.Item[store.Provided]) error {
+	r := item.Value
+	var kind, cluster string
+	switch {
+	case strings.HasSuffix(r.Type, "/"+computes) && r.State == arm.Failed && r.Problem != nil && withoutAccess(&trust.Error{Code: r.Problem.Code}):
+		p, err := readCompute(&r)
+		if err != nil {
+			return err
+		}
+		kind, cluster = opAttach, p.Cluster
+	case strings.HasSuffix(r.Type, "/"+jobs) && r.State == notResponding && !m.followed(ctx, &r):
+		p, err := readJob(&r)
+		if err != nil {
+			return err
+		}
+		kind, cluster = opFollow, p.Cluster
+	default:
+		return nil
+	}
+	if _, err := m.bound(ctx, &w.Value, cluster); withoutAccess(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	id, err := arm.ParseID(r.ID)
+	if err != nil {
+		return err
+	}
+	op, err := operation.NewRecord(kind, id.Subscription, w.Value.Location, r.ID, r.Stamp.LastModifiedBy, input{UID: r.UID})
+	if err != nil {
+		return err
+	}
+	op.Started, r.Operation = m.Now().UTC(), op.ID
+	if kind == opAttach {
+		r.State = arm.Updating
+	}
+	_, err = m.Store.Commit(ctx, store.Update(r, item.Revision), store.Create(op), store.Guard(w.Value.Key(), w.Revision))
+	if errors.Is(err, store.ErrConflict) {
+		return nil // another server was first, or the next change brings us back
+	}
+	if err == nil {
+		m.Log.InfoContext(ctx, "taken up again", "resource", r.ID, "operation", op.ID)
+	}
+	return err
+}
+
+// marks are the workspaces to look at, each once.
+type marks struct {
+	mu    sync.Mutex
+	ids   map[string]bool
+	there chan struct{}
+}
+
+func newMarks() *marks { return &marks{ids: map[string]bool{}, there: make(chan struct{}, 1)} }
+
+func (q *marks) add(id string) {
+	q.mu.Lock()
+	q.ids[id] = true
+	q.mu.Unlock()
+	select {
+	case q.there <- struct{}{}:
+	default:
+	}
+}
+
+// next waits for a mark and takes it; "" when ctx has ended.
+func (q *marks) next(ctx context.Context) string {
+	for {
+		q.mu.Lock()
+		for id := range q.ids {
+			delete(q.ids, id)
+			q.mu.Unlock()
+			return id
+		}
+		q.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-q.there:
+		}
+	}
+}

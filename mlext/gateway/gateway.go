@@ -1,0 +1,351 @@
+package gateway
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/sallyport/sallyport/mlext"
+	"github.com/sallyport/sallyport/mlext/wire"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// Config is what New needs. All fields are required.
+type Config struct {
+	Issuer     string           // of the tokens, byte for byte
+	Tenant     string           // GUID
+	Audience   string           // of this cluster's extension, see wire.Audience
+	RefreshKey crypto.PublicKey // the ML service's: signs newer key sets
+	Namespaces []string         // that may be attached: the owner's consent
+	Version    string           // of this program, for people
+
+	Kube    kubernetes.Interface
+	Dynamic dynamic.Interface
+	Logs    LogConfig
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// Gateway serves the ML service. Run must be running.
+type Gateway struct {
+	Config
+	keys *keys
+	logs *collector
+	jobs *waker // by name of a TrainingJob
+}
+
+// New reads the keys that were handed over.
+func New(ctx context.Context, c Config) (*Gateway, error) {
+	if c.Issuer == "" || c.Tenant == "" || c.Audience == "" || c.RefreshKey == nil {
+		return nil, errors.New("the gateway needs issuer, tenant, audience and the ML service's key")
+	}
+	g := &Gateway{Config: c, jobs: newWaker(), keys: &keys{issuer: c.Issuer, audience: c.Audience, refresh: c.RefreshKey,
+		maps: c.Kube.CoreV1().ConfigMaps(wire.Namespace), now: c.Now, log: c.Log}}
+	var err error
+	if g.logs, err = newCollector(c.Logs, c.Kube, c.Namespaces, c.Now, c.Log); err != nil {
+		return nil, err
+	}
+	return g, g.keys.load(ctx)
+}
+
+// Run follows jobs and logs until ctx ends.
+func (g *Gateway) Run(ctx context.Context) error {
+	factory := dynamicinformer.NewFilteredDynamicSharedInformerFactory(g.Dynamic, 0, wire.Namespace, nil)
+	informer := factory.ForResource(mlext.TrainingJobs).Informer()
+	changed := func(o any) {
+		if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
+			o = t.Obj
+		}
+		if u, ok := o.(*unstructured.Unstructured); ok {
+			g.jobs.wake(u.GetName())
+		}
+	}
+	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: changed}); err != nil {
+		return fmt.Errorf("follow jobs: %w", err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { informer.RunWithContext(ctx) })
+	err := g.logs.run(ctx)
+	wg.Wait()
+	return err
+}
+
+var uidPattern = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// health is for whoever is a workspace at all.
+func (g *Gateway) health(ctx context.Context) wire.Health {
+	_, number := g.keys.current()
+	h := wire.Health{Version: g.Version, Namespaces: g.Namespaces, Keys: number}
+	lease, err := g.Kube.CoordinationV1().Leases(wire.Namespace).Get(ctx, mlext.OperatorLease, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		h.Message = "the operator has not started yet"
+	case err != nil:
+		h.Message = "the operator's lease cannot be read"
+	case lease.Spec.RenewTime == nil || g.Now().Sub(lease.Spec.RenewTime.Time) > operatorSilence:
+		h.Message = "the operator has not been heard of for a while: kubectl get pods -n " + wire.Namespace
+	default:
+		h.Operator = true
+	}
+	return h
+}
+
+// operatorSilence after which the operator counts as dead; it renews every 2 s.
+const operatorSilence = 20 * time.Second
+
+// putCompute keeps a compute; the same one again changes it.
+func (g *Gateway) putCompute(ctx context.Context, owner mlext.Owner, c wire.Compute) error {
+	if !uidPattern.MatchString(c.UID) || c.Name == "" || c.Namespace == "" {
+		return trust.Errorf(trust.Invalid, "a compute needs uid, name and namespace")
+	}
+	if !slices.Contains(g.Namespaces, c.Namespace) {
+		// Not found first: only the allowed ones can be looked at.
+		return coded(trust.Conflict, wire.NamespaceRefused, "the cluster's owner has not let the ML extension into namespace %s (it may use: %v)", c.Namespace, g.Namespaces)
+	}
+	if _, err := g.Kube.CoreV1().Namespaces().Get(ctx, c.Namespace, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+		return coded(trust.Conflict, wire.NamespaceNotFound, "namespace %s does not exist in the cluster", c.Namespace)
+	} else if err != nil {
+		return fmt.Errorf("read namespace: %w", err)
+	}
+	all, err := g.computes(ctx, owner)
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if other.Spec.UID != c.UID && trust.Fold(other.Spec.Name) == trust.Fold(c.Name) {
+			return coded(trust.Conflict, wire.NameTaken, "this workspace has attached another compute named %s here", c.Name)
+		}
+	}
+	object := mlext.NewCompute(owner, c)
+	old, err := g.compute(ctx, owner, c.UID)
+	if trust.KindOf(err) == trust.NotFound {
+		u, err := mlext.ToObject(object)
+		if err != nil {
+			return err
+		}
+		_, err = g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Create(ctx, u, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) { // another workspace's, since we did not find it
+			return coded(trust.Conflict, wire.NameTaken, "the compute's uid is taken")
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	object.ResourceVersion = old.ResourceVersion
+	u, err := mlext.ToObject(object)
+	if err != nil {
+		return err
+	}
+	_, err = g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Update(ctx, u, metav1.UpdateOptions{})
+	return err
+}
+
+// computes are the workspace's own.
+func (g *Gateway) computes(ctx context.Context, owner mlext.Owner) ([]*mlext.Compute, error) {
+	list, err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list computes: %w", err)
+	}
+	var own []*mlext.Compute
+	for i := range list.Items {
+		c, err := mlext.FromObject[mlext.Compute](&list.Items[i])
+		if err != nil {
+			return nil, err
+		}
+		if c.Spec.Owner == owner {
+			own = append(own, c)
+		}
+	}
+	return own, nil
+}
+
+// compute is the workspace's own of that uid. Another's is not found.
+func (g *Gateway) compute(ctx context.Context, owner mlext.Owner, uid string) (*mlext.Compute, error) {
+	absent := coded(trust.NotFound, wire.ComputeNotFound, "the compute is not attached here")
+	if !uidPattern.MatchString(uid) {
+		return nil, absent
+	}
+	u, err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Get(ctx, "c-"+uid, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, absent
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read compute: %w", err)
+	}
+	c, err := mlext.FromObject[mlext.Compute](u)
+	if err != nil {
+		return nil, err
+	}
+	if c.Spec.Owner != owner {
+		return nil, absent
+	}
+	return c, nil
+}
+
+func (g *Gateway) removeCompute(ctx context.Context, owner mlext.Owner, uid string) error {
+	if _, err := g.compute(ctx, owner, uid); err != nil {
+		return err
+	}
+	err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Delete(ctx, "c-"+uid, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// job is the workspace's own of that uid. Another's is not found.
+func (g *Gateway) job(ctx context.Context, owner mlext.Owner, uid string) (*mlext.TrainingJob, error) {
+	absent := coded(trust.NotFound, wire.JobNotFound, "the job is not here")
+	if !uidPattern.MatchString(uid) {
+		return nil, absent
+	}
+	u, err := g.Dynamic.Resource(mlext.TrainingJobs).Namespace(wire.Namespace).Get(ctx, mlext.JobName(uid), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, absent
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read job: %w", err)
+	}
+	j, err := mlext.FromObject[mlext.TrainingJob](u)
+	if err != nil {
+		return nil, err
+	}
+	if j.Spec.Owner != owner {
+		return nil, absent
+	}
+	return j, nil
+}
+
+// putJob submits a job to one of the workspace's own computes. The same one
+// again changes nothing.
+func (g *Gateway) putJob(ctx context.Context, owner mlext.Owner, j wire.Job) error {
+	if !uidPattern.MatchString(j.UID) || j.Image == "" || j.Command == "" || j.Nodes < 1 || j.Nodes > maxNodes || j.Retries < 0 || j.Timeout < 0 {
+		return trust.Errorf(trust.Invalid, "a job needs uid, image, command and 1 to %d nodes", maxNodes)
+	}
+	c, err := g.compute(ctx, owner, j.Compute)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(g.Namespaces, c.Spec.Namespace) {
+		return coded(trust.Conflict, wire.NamespaceRefused, "the cluster's owner does not let the ML extension into namespace %s any more", c.Spec.Namespace)
+	}
+	if j.InstanceType == "" {
+		j.InstanceType = c.Spec.DefaultInstanceType
+	}
+	u, err := mlext.ToObject(mlext.NewTrainingJob(mlext.TrainingJobSpec{Owner: owner, Job: j, Namespace: c.Spec.Namespace, InstanceTypes: c.Spec.InstanceTypes}))
+	if err != nil {
+		return err
+	}
+	_, err = g.Dynamic.Resource(mlext.TrainingJobs).Namespace(wire.Namespace).Create(ctx, u, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		_, err = g.job(ctx, owner, j.UID)
+	}
+	return err
+}
+
+// maxNodes of one job.
+const maxNodes = 1000
+
+func (g *Gateway) cancelJob(ctx context.Context, owner mlext.Owner, uid string) error {
+	if _, err := g.job(ctx, owner, uid); err != nil {
+		return err
+	}
+	_, err := g.Dynamic.Resource(mlext.TrainingJobs).Namespace(wire.Namespace).Patch(ctx, mlext.JobName(uid),
+		"application/merge-patch+json", []byte(`{"spec":{"cancel":true}}`), metav1.PatchOptions{})
+	return err
+}
+
+func (g *Gateway) removeJob(ctx context.Context, owner mlext.Owner, uid string) error {
+	if _, err := g.job(ctx, owner, uid); err != nil {
+		return err
+	}
+	err := g.Dynamic.Resource(mlext.TrainingJobs).Namespace(wire.Namespace).Delete(ctx, mlext.JobName(uid), metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	return g.logs.remove(uid)
+}
+
+// status waits until the job's version is another than after, or wait is over.
+func (g *Gateway) status(ctx context.Context, owner mlext.Owner, uid, after string, wait time.Duration) (*wire.Status, error) {
+	deadline := time.NewTimer(wait)
+	defer deadline.Stop()
+	for {
+		woken := g.jobs.next(mlext.JobName(uid)) // before reading, so that no change is missed
+		j, err := g.job(ctx, owner, uid)
+		if err != nil {
+			return nil, err
+		}
+		s := j.Status
+		if s.Version = j.ResourceVersion; s.State == "" {
+			s.State = wire.Queued
+		}
+		if after != s.Version || wire.Done(s.State) {
+			return &s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-deadline.C:
+			return &s, nil
+		case <-woken:
+		}
+	}
+}
+
+// waker tells those who wait for something by its name.
+type waker struct {
+	mu      sync.Mutex
+	waiting map[string]chan struct{}
+}
+
+func newWaker() *waker { return &waker{waiting: map[string]chan struct{}{}} }
+
+// next is closed at the next wake of that name.
+func (w *waker) next(name string) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.waiting[name]
+	if c == nil {
+		c = make(chan struct{})
+		w.waiting[name] = c
+	}
+	return c
+}
+
+func (w *waker) wake(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c := w.waiting[name]; c != nil {
+		close(c)
+		delete(w.waiting, name)
+	}
+}
+
+func coded(kind trust.Kind, code, format string, args ...any) *trust.Error {
+	e := trust.Errorf(kind, format, args...)
+	e.Code = code
+	return e
+}
+
+var statusOf = map[trust.Kind]int{
+	trust.Invalid: http.StatusBadRequest, trust.Unauthenticated: http.StatusUnauthorized, trust.Forbidden: http.StatusForbidden,
+	trust.NotFound: http.StatusNotFound, trust.Conflict: http.StatusConflict, trust.Unavailable: http.StatusServiceUnavailable,
+	trust.TooLarge: http.StatusRequestEntityTooLarge,
+}

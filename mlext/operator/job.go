@@ -1,0 +1,199 @@
+package operator
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/sallyport/sallyport/mlext"
+	"github.com/sallyport/sallyport/mlext/wire"
+	"github.com/sallyport/sallyport/trust"
+)
+
+const (
+	gpu        = "nvidia.com/gpu"
+	masterPort = 6105
+	workerPort = 2222
+	indexField = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// nameOf is the name of everything that runs for a job: readable, and its own.
+func nameOf(j *wire.Job) string {
+	name := strings.Trim(notName.ReplaceAllString(strings.ToLower(j.Name), "-"), "-")
+	if len(name) > 40 {
+		name = strings.TrimRight(name[:40], "-")
+	}
+	if name == "" || name[0] < 'a' || name[0] > 'z' { // it is a Service's name too
+		name = "job-" + name
+	}
+	return strings.TrimRight(name, "-") + "-" + j.UID[:8]
+}
+
+var notName = regexp.MustCompile(`[^a-z0-9-]+`)
+
+func labels(j *wire.Job) map[string]string {
+	return map[string]string{mlext.JobLabel: j.UID, "app.kubernetes.io/managed-by": "sallyport-ml"}
+}
+
+// render makes the batch/v1 Job of a TrainingJob. An error is of kind Invalid:
+// what was asked for cannot run.
+func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.PersistentVolumeClaim) (*batchv1.Job, error) {
+	j := &t.Spec.Job
+	resources, err := requirements(kind.Resources)
+	if err != nil {
+		return nil, err
+	}
+	env, err := environment(j)
+	if err != nil {
+		return nil, err
+	}
+	name := nameOf(j)
+	container := corev1.Container{
+		Name: mlext.Container, Image: j.Image, Env: env, Resources: resources,
+		SecurityContext:          &corev1.SecurityContext{AllowPrivilegeEscalation: ptr(false)},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+	}
+	for _, word := range argv(j.Command) {
+		container.Command = append(container.Command, literal(word))
+	}
+	pod := corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: ptr(false), EnableServiceLinks: ptr(false),
+		SecurityContext: &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+		NodeSelector:    kind.NodeSelector,
+		Tolerations: []corev1.Toleration{
+			{Key: "ml.azure.com/amlarc", Operator: corev1.TolerationOpExists}, {Key: "amlarc-workload", Operator: corev1.TolerationOpExists},
+		},
+	}
+	if _, ok := resources.Limits[gpu]; ok {
+		pod.Tolerations = append(pod.Tolerations, corev1.Toleration{Key: gpu, Operator: corev1.TolerationOpExists})
+	}
+	if err := mounts(&pod, &container, j, claims); err != nil {
+		return nil, err
+	}
+	if j.Nodes > 1 {
+		pod.Subdomain = name // <name>-<index>.<name> is each one's address
+	}
+	pod.Containers = []corev1.Container{container}
+	spec := batchv1.JobSpec{
+		Completions: ptr(int32(j.Nodes)), Parallelism: ptr(int32(j.Nodes)), CompletionMode: ptr(batchv1.IndexedCompletion),
+		BackoffLimit: ptr(int32(j.Retries)),
+		Template:     corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels(j)}, Spec: pod},
+		// A node that was lost is no fault of the job's.
+		PodFailurePolicy: &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{{
+			Action:          batchv1.PodFailurePolicyActionIgnore,
+			OnPodConditions: []batchv1.PodFailurePolicyOnPodConditionsPattern{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue}},
+		}}},
+	}
+	if j.Timeout > 0 {
+		spec.ActiveDeadlineSeconds = ptr(j.Timeout)
+	}
+	return &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: name, Labels: labels(j)}, Spec: spec}, nil
+}
+
+// service gives the nodes of a job their names.
+func service(t *mlext.TrainingJob) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: nameOf(&t.Spec.Job), Labels: labels(&t.Spec.Job)},
+		Spec: corev1.ServiceSpec{
+			ClusterIP: corev1.ClusterIPNone, Selector: map[string]string{mlext.JobLabel: t.Spec.Job.UID}, PublishNotReadyAddresses: true,
+			Ports: []corev1.ServicePort{{Name: "master", Port: masterPort, TargetPort: intstr.FromInt32(masterPort)}},
+		},
+	}
+}
+
+func requirements(r wire.Resources) (corev1.ResourceRequirements, error) {
+	out := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
+	for into, from := range map[*corev1.ResourceList]map[string]string{&out.Requests: r.Requests, &out.Limits: r.Limits} {
+		for name, text := range from {
+			q, err := resource.ParseQuantity(text)
+			if err != nil || q.Sign() < 0 {
+				return out, trust.Errorf(trust.Invalid, "the instance type asks for %s of %s, which is no quantity", text, name)
+			}
+			(*into)[corev1.ResourceName(name)] = q
+		}
+	}
+	return out, nil
+}
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+
+// environment is the user's, and then what says which node of how many this is.
+func environment(j *wire.Job) ([]corev1.EnvVar, error) {
+	var env []corev1.EnvVar
+	for _, name := range slices.Sorted(maps.Keys(j.Environment)) {
+		if !envName.MatchString(name) {
+			return nil, trust.Errorf(trust.Invalid, "%q is not an environment variable's name", name)
+		}
+		env = append(env, corev1.EnvVar{Name: name, Value: literal(j.Environment[name])})
+	}
+	add := func(name, value string) { env = append(env, corev1.EnvVar{Name: name, Value: value}) }
+	name := nameOf(j)
+	first := name + "-0." + name
+	if j.Nodes == 1 {
+		first = "localhost"
+	}
+	env = append(env, corev1.EnvVar{Name: "NODE_RANK", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: indexField}}})
+	add("AZUREML_NODE_COUNT", strconv.Itoa(j.Nodes))
+	add("AZUREML_RUN_ID", j.Name)
+	switch trust.Fold(j.Distribution) {
+	case "":
+	case "pytorch":
+		add("RANK", "$(NODE_RANK)")
+		add("LOCAL_RANK", "0")
+		add("WORLD_SIZE", strconv.Itoa(j.Nodes))
+		add("MASTER_ADDR", first)
+		add("MASTER_PORT", strconv.Itoa(masterPort))
+	case "tensorflow":
+		workers := make([]string, j.Nodes)
+		for i := range workers {
+			workers[i] = fmt.Sprintf("%s-%d.%s:%d", name, i, name, workerPort)
+		}
+		cluster, err := json.Marshal(map[string][]string{"worker": workers})
+		if err != nil {
+			return nil, err
+		}
+		add("TF_CONFIG", `{"cluster":`+string(cluster)+`,"task":{"type":"worker","index":$(NODE_RANK)}}`)
+	default:
+		return nil, trust.Errorf(trust.Invalid, "the distribution %q is neither PyTorch nor TensorFlow", j.Distribution)
+	}
+	return env, nil
+}
+
+// Marks of claims that jobs mount, as Azure has them.
+const (
+	claimLabel = "ml.azure.com/pvc"
+	claimPath  = "ml.azure.com/mountpath"
+)
+
+func mounts(pod *corev1.PodSpec, container *corev1.Container, j *wire.Job, claims []corev1.PersistentVolumeClaim) error {
+	if j.ShmSize != "" {
+		size, err := resource.ParseQuantity(j.ShmSize)
+		if err != nil || size.Sign() <= 0 {
+			return trust.Errorf(trust.Invalid, "the shared memory size %q is no quantity like 2Gi", j.ShmSize)
+		}
+		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "shm", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &size}}})
+		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: "shm", MountPath: "/dev/shm"})
+	}
+	for i, c := range claims {
+		at := c.Annotations[claimPath]
+		if !strings.HasPrefix(at, "/") || strings.Contains(at, ":") {
+			continue // not meant for jobs without a path
+		}
+		name := "claim-" + strconv.Itoa(i)
+		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c.Name}}})
+		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: name, MountPath: at})
+	}
+	return nil
+}

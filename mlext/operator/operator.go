@@ -1,0 +1,395 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/sallyport/sallyport/mlext"
+	"github.com/sallyport/sallyport/mlext/wire"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// Config is what Run needs. All fields are required.
+type Config struct {
+	Kube       kubernetes.Interface
+	Dynamic    dynamic.Interface
+	Namespaces []string // the owner's consent: nothing runs elsewhere
+	Identity   string   // of this process, in the lease
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// The lease's times. One operator works at a time.
+const (
+	leaseLife   = 10 * time.Second
+	renewWithin = 6 * time.Second
+	renewEvery  = 2 * time.Second
+)
+
+// Run works whenever it holds the lease, until ctx ends.
+func Run(ctx context.Context, c Config) error {
+	lock := &resourcelock.LeaseLock{
+		LeaseMeta: metav1.ObjectMeta{Namespace: wire.Namespace, Name: mlext.OperatorLease}, Client: c.Kube.CoordinationV1(),
+		LockConfig: resourcelock.ResourceLockConfig{Identity: c.Identity},
+	}
+	for ctx.Err() == nil {
+		var failed error
+		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+			Lock: lock, LeaseDuration: leaseLife, RenewDeadline: renewWithin, RetryPeriod: renewEvery, ReleaseOnCancel: true, Name: mlext.OperatorLease,
+			Callbacks: leaderelection.LeaderCallbacks{OnStartedLeading: func(context.Context) {}, OnStoppedLeading: func() {}},
+		})
+		if err != nil {
+			return fmt.Errorf("operator: %w", err)
+		}
+		// The elector starts its callback and does not wait for it: the work has
+		// a goroutine of ours instead, which ends with the lease.
+		term, cancel := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for !elector.IsLeader() {
+				if !pause(term, 100*time.Millisecond) {
+					return
+				}
+			}
+			c.Log.InfoContext(term, "leading")
+			failed = newOperator(c).run(term)
+		})
+		elector.Run(term)
+		cancel()
+		wg.Wait()
+		if failed != nil && ctx.Err() == nil {
+			return fmt.Errorf("operator: %w", failed)
+		}
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// operator is one term.
+type operator struct {
+	Config
+	queue workqueue.TypedRateLimitingInterface[string] // uids
+	jobs  cache.SharedIndexInformer                    // TrainingJobs
+	batch map[string]cache.SharedIndexInformer         // by namespace
+	pods  map[string]cache.SharedIndexInformer
+}
+
+const byJob = "job" // index of pods
+
+func newOperator(c Config) *operator {
+	return &operator{Config: c, batch: map[string]cache.SharedIndexInformer{}, pods: map[string]cache.SharedIndexInformer{},
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 30*time.Second))}
+}
+
+// run reconciles until ctx ends, and waits for what it started.
+func (o *operator) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var synced []cache.InformerSynced
+	start := func(i cache.SharedIndexInformer, uid func(any) string) error {
+		enqueue := func(v any) {
+			if t, ok := v.(cache.DeletedFinalStateUnknown); ok {
+				v = t.Obj
+			}
+			if id := uid(v); id != "" {
+				o.queue.Add(id)
+			}
+		}
+		if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: enqueue, UpdateFunc: func(_, v any) { enqueue(v) }, DeleteFunc: enqueue}); err != nil {
+			return err
+		}
+		synced = append(synced, i.HasSynced)
+		wg.Go(func() { i.RunWithContext(ctx) })
+		return nil
+	}
+	labelled := func(v any) string {
+		if m, ok := v.(metav1.Object); ok {
+			return m.GetLabels()[mlext.JobLabel]
+		}
+		return ""
+	}
+	o.jobs = dynamicinformer.NewFilteredDynamicSharedInformerFactory(o.Dynamic, 0, wire.Namespace, nil).ForResource(mlext.TrainingJobs).Informer()
+	err := start(o.jobs, func(v any) string {
+		if u, ok := v.(*unstructured.Unstructured); ok {
+			return strings.TrimPrefix(u.GetName(), "j-")
+		}
+		return ""
+	})
+	for _, ns := range o.Namespaces {
+		factory := informers.NewSharedInformerFactoryWithOptions(o.Kube, 0, informers.WithNamespace(ns),
+			informers.WithTweakListOptions(func(l *metav1.ListOptions) { l.LabelSelector = mlext.JobLabel }))
+		o.batch[ns], o.pods[ns] = factory.Batch().V1().Jobs().Informer(), factory.Core().V1().Pods().Informer()
+		if err == nil {
+			err = o.pods[ns].AddIndexers(cache.Indexers{byJob: func(v any) ([]string, error) { return []string{labelled(v)}, nil }})
+		}
+		for _, i := range []cache.SharedIndexInformer{o.batch[ns], o.pods[ns]} {
+			if err == nil {
+				err = start(i, labelled)
+			}
+		}
+	}
+	if err == nil && cache.WaitForCacheSync(ctx.Done(), synced...) {
+		for range 4 {
+			wg.Go(func() { o.work(ctx) })
+		}
+		<-ctx.Done()
+	}
+	cancel()
+	o.queue.ShutDown()
+	wg.Wait()
+	return err
+}
+
+func (o *operator) work(ctx context.Context) {
+	for {
+		uid, down := o.queue.Get()
+		if down {
+			return
+		}
+		again, err := o.reconcile(ctx, uid)
+		switch {
+		case err != nil:
+			if ctx.Err() == nil {
+				o.Log.WarnContext(ctx, "job not reconciled", "job", uid, "error", err)
+			}
+			o.queue.AddRateLimited(uid)
+		default:
+			o.queue.Forget(uid)
+			if again > 0 {
+				o.queue.AddAfter(uid, again)
+			}
+		}
+		o.queue.Done(uid)
+	}
+}
+
+// reconcile makes one job what its TrainingJob says. again asks for another look.
+func (o *operator) reconcile(ctx context.Context, uid string) (again time.Duration, err error) {
+	v, there, err := o.jobs.GetStore().GetByKey(wire.Namespace + "/" + mlext.JobName(uid))
+	if err != nil || !there {
+		return 0, err
+	}
+	t, err := mlext.FromObject[mlext.TrainingJob](v.(*unstructured.Unstructured))
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case t.DeletionTimestamp != nil:
+		return 0, o.dissolve(ctx, t)
+	case wire.Done(t.Status.State):
+		return 0, nil
+	case t.Spec.Cancel:
+		if err := o.stop(ctx, t); err != nil {
+			return 0, err
+		}
+		s := t.Status
+		s.State, s.Code, s.Reason, s.Ended = wire.Canceled, "", "it was canceled", o.Now().UTC().Truncate(time.Second)
+		return 0, o.say(ctx, t, s)
+	case !slices.Contains(o.Namespaces, t.Spec.Namespace):
+		return 0, o.fail(ctx, t, codeNamespace, fmt.Sprintf("the cluster's owner does not let the ML extension into namespace %s", t.Spec.Namespace))
+	}
+	job, err := o.ensure(ctx, t)
+	if err != nil || job == nil {
+		return 0, err
+	}
+	found, err := o.pods[t.Spec.Namespace].GetIndexer().ByIndex(byJob, uid)
+	if err != nil {
+		return 0, err
+	}
+	var pods []*corev1.Pod
+	for _, p := range found {
+		if pod, ok := p.(*corev1.Pod); ok && metav1.IsControlledBy(pod, job) {
+			pods = append(pods, pod)
+		}
+	}
+	var events []corev1.Event
+	if len(pods) == 0 {
+		list, err := o.Kube.CoreV1().Events(t.Spec.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(job.UID)})
+		if err != nil {
+			return 0, fmt.Errorf("list events: %w", err)
+		}
+		events, again = list.Items, 2*time.Second
+	}
+	return again, o.say(ctx, t, statusOf(job, pods, events))
+}
+
+// ensure finds the Job or makes it. nil without an error: it cannot be, and the
+// status says so.
+func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.Job, error) {
+	ns, name := t.Spec.Namespace, nameOf(&t.Spec.Job)
+	if v, there, err := o.batch[ns].GetStore().GetByKey(ns + "/" + name); err == nil && there {
+		return v.(*batchv1.Job), nil
+	}
+	jobs := o.Kube.BatchV1().Jobs(ns)
+	job, err := jobs.Get(ctx, name, metav1.GetOptions{}) // the informer may be behind
+	if err == nil {
+		return job, nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("read Job: %w", err)
+	}
+	if t.Status.State != "" {
+		return nil, o.fail(ctx, t, codeVanished, fmt.Sprintf("the Job %s/%s was deleted in the cluster", ns, name))
+	}
+	kind, err := o.instanceType(ctx, t)
+	if err == nil {
+		var claims *corev1.PersistentVolumeClaimList
+		if claims, err = o.Kube.CoreV1().PersistentVolumeClaims(ns).List(ctx, metav1.ListOptions{LabelSelector: claimLabel + "=true"}); err != nil {
+			return nil, fmt.Errorf("list volume claims: %w", err)
+		}
+		job, err = render(t, kind, claims.Items)
+	}
+	if trust.KindOf(err) == trust.Invalid {
+		return nil, o.fail(ctx, t, codeInvalid, err.Error())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if t.Spec.Job.Nodes > 1 {
+		if _, err := o.Kube.CoreV1().Services(ns).Create(ctx, service(t), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return nil, fmt.Errorf("make Service: %w", err)
+		}
+	}
+	made, err := jobs.Create(ctx, job, metav1.CreateOptions{})
+	switch {
+	case apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return nil, o.fail(ctx, t, codeNamespace, "namespace "+ns+" does not exist, or is being deleted")
+	case apierrors.IsInvalid(err) || apierrors.IsBadRequest(err):
+		return nil, o.fail(ctx, t, codeInvalid, "Kubernetes refuses the Job: "+err.Error())
+	case err != nil:
+		return nil, fmt.Errorf("make Job: %w", err)
+	}
+	o.Log.InfoContext(ctx, "job made", "job", t.Spec.Job.UID, "namespace", ns, "name", name)
+	return made, nil
+}
+
+// instanceType finds what a pod gets: the compute's own types first, then the
+// cluster's, then the default.
+func (o *operator) instanceType(ctx context.Context, t *mlext.TrainingJob) (wire.InstanceType, error) {
+	name := t.Spec.Job.InstanceType
+	if name == "" {
+		name = mlext.DefaultInstanceType
+	}
+	if kind, ok := t.Spec.InstanceTypes[name]; ok {
+		return kind, nil
+	}
+	u, err := o.Dynamic.Resource(mlext.InstanceTypes).Get(ctx, name, metav1.GetOptions{})
+	if err == nil {
+		kind, err := mlext.FromObject[mlext.InstanceType](u)
+		if err != nil {
+			return wire.InstanceType{}, trust.Errorf(trust.Invalid, "the instance type %s cannot be read", name).Because(err)
+		}
+		return kind.Spec, nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return wire.InstanceType{}, fmt.Errorf("read instance type: %w", err)
+	}
+	if name == mlext.DefaultInstanceType {
+		return mlext.Default, nil
+	}
+	known := slices.Sorted(maps.Keys(t.Spec.InstanceTypes))
+	if list, err := o.Dynamic.Resource(mlext.InstanceTypes).List(ctx, metav1.ListOptions{}); err == nil {
+		for i := range list.Items {
+			known = append(known, list.Items[i].GetName())
+		}
+	}
+	known = append(known, mlext.DefaultInstanceType)
+	return wire.InstanceType{}, trust.Errorf(trust.Invalid, "there is no instance type %s: there are %s", name, strings.Join(known, ", "))
+}
+
+// stop removes what runs.
+func (o *operator) stop(ctx context.Context, t *mlext.TrainingJob) error {
+	if !slices.Contains(o.Namespaces, t.Spec.Namespace) {
+		return nil // nothing of ours can be there, and nothing may be done there
+	}
+	name, how := nameOf(&t.Spec.Job), metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationBackground)}
+	if err := o.Kube.BatchV1().Jobs(t.Spec.Namespace).Delete(ctx, name, how); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete Job: %w", err)
+	}
+	if t.Spec.Job.Nodes > 1 {
+		if err := o.Kube.CoreV1().Services(t.Spec.Namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete Service: %w", err)
+		}
+	}
+	return nil
+}
+
+// dissolve removes what runs and lets the TrainingJob go.
+func (o *operator) dissolve(ctx context.Context, t *mlext.TrainingJob) error {
+	if !slices.Contains(t.Finalizers, mlext.Finalizer) {
+		return nil
+	}
+	if err := o.stop(ctx, t); err != nil {
+		return err
+	}
+	_, err := o.Dynamic.Resource(mlext.TrainingJobs).Namespace(wire.Namespace).Patch(ctx, t.Name, "application/merge-patch+json",
+		[]byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func (o *operator) fail(ctx context.Context, t *mlext.TrainingJob, code, reason string) error {
+	s := t.Status
+	s.State, s.Code, s.Reason, s.Ended = wire.Failed, code, reason, o.Now().UTC().Truncate(time.Second)
+	return o.say(ctx, t, s)
+}
+
+// say writes the status, if it is another.
+func (o *operator) say(ctx context.Context, t *mlext.TrainingJob, s wire.Status) error {
+	if s.Started.IsZero() {
+		s.Started = t.Status.Started
+	}
+	if len(s.Nodes) == 0 { // Kubernetes removes the pods of a Job that ran too long
+		s.Nodes = t.Status.Nodes
+	}
+	if reflect.DeepEqual(s, t.Status) {
+		return nil
+	}
+	t.Status = s
+	u, err := mlext.ToObject(t)
+	if err != nil {
+		return err
+	}
+	_, err = o.Dynamic.Resource(mlext.TrainingJobs).Namespace(wire.Namespace).UpdateStatus(ctx, u, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	return nil
+}

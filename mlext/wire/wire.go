@@ -1,0 +1,159 @@
+// Package wire is what the ML service and its extension in a cluster say to each
+// other, through the API server's service proxy: paths, headers, documents.
+//
+// It owns shapes and names only: no I/O, and nothing about who may ask for what.
+package wire
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Where the extension's gateway is in its cluster.
+const (
+	Namespace = "azureml"
+	Service   = "sallyport-ml"
+	// Through the API server, which does not check the certificate of what it
+	// proxies to: TLS keeps tokens off the pod network, nothing more.
+	ProxyPath = "/api/v1/namespaces/" + Namespace + "/services/https:" + Service + ":443/proxy"
+	Prefix    = "/ml/v1"
+)
+
+// TokenHeader carries the workspace's token for the extension. The caller's
+// token for the gateway never leaves the gateway.
+const TokenHeader = "X-Ms-Workspace-Token"
+
+// Audience of that token: good for one cluster's extension only.
+func Audience(base, clusterUID string) string { return base + "/extensions/" + clusterUID }
+
+// WorkspaceType is whose tokens are taken.
+const WorkspaceType = "Microsoft.MachineLearningServices/workspaces"
+
+// MaxWait bounds a long poll, in seconds.
+const MaxWait = 25
+
+// Error is the body of every answer that is one.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Codes of errors.
+const (
+	Unauthenticated   = "Unauthenticated"   // 401: no token, or not a good one
+	Forbidden         = "Forbidden"         // 403
+	ComputeNotFound   = "ComputeNotFound"   // 404: and also when it is another workspace's
+	JobNotFound       = "JobNotFound"       // 404: the same
+	NamespaceNotFound = "NamespaceNotFound" // 409: it does not exist
+	NamespaceRefused  = "NamespaceRefused"  // 409: the owner has not let the extension into it
+	NameTaken         = "NameTaken"         // 409
+	Invalid           = "Invalid"           // 400
+	Unavailable       = "Unavailable"       // 503
+)
+
+// Health is the extension's state. An answer means that its gateway runs.
+type Health struct {
+	Version    string   `json:"version"`
+	Operator   bool     `json:"operator"` // alive within the last seconds
+	Message    string   `json:"message,omitempty"`
+	Namespaces []string `json:"namespaces"` // that may be attached
+	Keys       int64    `json:"keys"`       // number of the last key set that was handed over
+}
+
+// Keys is the authority's key set, handed over: the payload of a JWS signed by
+// the ML service's key, whose audience is the extension's.
+type Keys struct {
+	Audience string          `json:"aud"`
+	Number   int64           `json:"number"` // grows; an older set is refused
+	Keys     json.RawMessage `json:"keys"`   // RFC 7517
+}
+
+// Compute is a compute target that a workspace attached.
+type Compute struct {
+	UID                 string                  `json:"uid"`
+	Name                string                  `json:"name"`
+	Namespace           string                  `json:"namespace"`
+	DefaultInstanceType string                  `json:"defaultInstanceType,omitempty"`
+	InstanceTypes       map[string]InstanceType `json:"instanceTypes,omitempty"`
+}
+
+// InstanceType is what a pod gets. Quantities are Kubernetes'.
+type InstanceType struct {
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	Resources    Resources         `json:"resources"`
+}
+
+// Resources are requests and limits by resource name.
+type Resources struct {
+	Requests map[string]string `json:"requests,omitempty"`
+	Limits   map[string]string `json:"limits,omitempty"`
+}
+
+// Job is a command job.
+type Job struct {
+	UID          string            `json:"uid"`
+	Name         string            `json:"name"`
+	Compute      string            `json:"compute"` // uid
+	Image        string            `json:"image"`
+	Command      string            `json:"command"`
+	Environment  map[string]string `json:"environment,omitempty"`
+	Nodes        int               `json:"nodes"`
+	InstanceType string            `json:"instanceType,omitempty"` // "": the compute's default
+	ShmSize      string            `json:"shmSize,omitempty"`      // a quantity
+	Distribution string            `json:"distribution,omitempty"` // "", PyTorch, TensorFlow
+	Processes    int               `json:"processes,omitempty"`    // per node, PyTorch
+	Workers      int               `json:"workers,omitempty"`      // TensorFlow
+	Servers      int               `json:"servers,omitempty"`      // TensorFlow's parameter servers
+	Timeout      int64             `json:"timeoutSeconds,omitempty"`
+	Retries      int               `json:"retries,omitempty"`
+}
+
+// States of a job, a part of Azure's.
+const (
+	Queued    = "Queued"    // no node has taken it
+	Preparing = "Preparing" // nodes have, the image comes
+	Running   = "Running"
+	Completed = "Completed"
+	Failed    = "Failed"
+	Canceled  = "Canceled"
+)
+
+// Done tells whether a state is a last one.
+func Done(state string) bool { return state == Completed || state == Failed || state == Canceled }
+
+// Status is a job's state. Version is for the next long poll.
+type Status struct {
+	Version string    `json:"version,omitempty"`
+	State   string    `json:"state"`
+	Code    string    `json:"code,omitempty"`   // PodUnschedulable, ImagePullLoopBackOff, …
+	Reason  string    `json:"reason,omitempty"` // why it is in the state; readable
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Nodes   []Node    `json:"nodes,omitempty"`
+}
+
+// Node is one of a job's replicas, in its last attempt.
+type Node struct {
+	Index    int    `json:"index"`
+	Attempt  int    `json:"attempt"`
+	Pod      string `json:"pod"`
+	Host     string `json:"host,omitempty"` // name of the Kubernetes node
+	Phase    string `json:"phase"`
+	ExitCode *int32 `json:"exitCode,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+}
+
+// LogFile is the log of one attempt of one node: "node-0/attempt-0".
+type LogFile struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"` // bytes so far
+	Host string `json:"host,omitempty"`
+	Done bool   `json:"done"` // nothing more will come
+}
+
+// LogPart is a piece of a log file.
+type LogPart struct {
+	Content string `json:"content"`
+	Next    int64  `json:"next"` // offset of what follows
+	Done    bool   `json:"done"` // and nothing will
+}
