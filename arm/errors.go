@@ -52,10 +52,13 @@ const (
 	UnsupportedMediaType   = "UnsupportedMediaType"
 	MethodNotAllowed       = "MethodNotAllowed"
 	TooManyRequests        = "TooManyRequests"
-	NotSupported           = "NotSupported"
-	InternalServerError    = "InternalServerError"
-	ServiceUnavailable     = "ServiceUnavailable"
-	GatewayTimeout         = "GatewayTimeout"
+	// Both are 429 with Retry-After.
+	SubscriptionRequestsThrottled = "SubscriptionRequestsThrottled"
+	TenantRequestsThrottled       = "TenantRequestsThrottled"
+	NotSupported                  = "NotSupported"
+	InternalServerError           = "InternalServerError"
+	ServiceUnavailable            = "ServiceUnavailable"
+	GatewayTimeout                = "GatewayTimeout"
 )
 
 // Error is ARM's error object.
@@ -164,6 +167,12 @@ func NoResource(id ID) *trust.Error {
 // NoParent is ARM's 404 for a child of a resource that does not exist.
 func NoParent(parent ID) *trust.Error {
 	return Errorf(trust.NotFound, ParentResourceNotFound, "Can not perform requested operation on nested resource. Parent resource '%s' not found.", parent.Name())
+}
+
+// NotAuthorizedLinked is ARM's 403 for a request that names another resource, on
+// which the caller lacks a right.
+func NotAuthorizedLinked(client, object, action, scope, linkedAction, linked string) *trust.Error {
+	return Errorf(trust.Forbidden, LinkedAuthorizationFailed, "The client '%s' with object id '%s' has permission to perform action '%s' on scope '%s'; however, it does not have permission to perform action '%s' on the linked scope(s) '%s' or the linked scope(s) are invalid.", client, object, action, scope, linkedAction, linked)
 }
 
 // NotAuthorized is ARM's 403.

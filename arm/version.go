@@ -23,9 +23,9 @@ type Versions struct {
 
 var versionPattern = regexp.MustCompile(`^\d{4}-(0\d|1[0-2])-([0-2]\d|3[01])(-[a-z]+)?$`)
 
-// Check reads the api-version of a request for resourceType. An error is of
-// kind Invalid.
-func (v Versions) Check(query url.Values, resourceType, location string) (string, error) {
+// Check reads the api-version of a request for resourceType at a location;
+// locations are all that it could be at. An error is of kind Invalid.
+func (v Versions) Check(query url.Values, resourceType, location string, locations ...string) (string, error) {
 	given := query["api-version"]
 	if len(given) == 0 || given[0] == "" {
 		return "", Errorf(trust.Invalid, MissingAPIVersionParameter, "The api-version query parameter (?api-version=) is required for all requests.")
@@ -46,7 +46,7 @@ func (v Versions) Check(query url.Values, resourceType, location string) (string
 		return "", v.invalid(version)
 	}
 	return "", Errorf(trust.Invalid, NoRegisteredProviderFound, "No registered resource provider found for location '%s' and API version '%s' for type '%s'. The supported api-versions are '%s'. The supported locations are '%s'.",
-		location, version, shortType(resourceType), strings.Join(v.Known, ", "), location)
+		location, version, shortType(resourceType), strings.Join(v.Known, ", "), strings.Join(locations, ", "))
 }
 
 func (v Versions) invalid(version string) error {

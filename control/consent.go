@@ -75,7 +75,11 @@ func (k *call) parseWant(raw json.RawMessage) (*wantedBinding, error) {
 // consented finds the source, which must exist and have an identity, and which
 // the caller must be able to see.
 func (k *call) consented(id sourceID) (store.Item[store.Source], error) {
-	if err := k.may(id.Type()+"/read", id.ID); err != nil {
+	allowed, err := k.allowed(k.ctx, &k.caller, id.Type()+"/read", id.ID)
+	if err == nil && !allowed {
+		err = arm.NotAuthorizedLinked(k.client(), k.caller.Object, bindingType+"/write", k.id.String(), id.Type()+"/read", id.text)
+	}
+	if err != nil {
 		return store.Item[store.Source]{}, err
 	}
 	s, err := store.Get[store.Source](k.ctx, k.Store, store.ResourceKey(id.String()))

@@ -50,6 +50,8 @@ type Config struct {
 	SameSubscription      bool // source and cluster must share a subscription
 	DemandRegistration    bool // resource providers must be registered before they are used
 
+	Throttle Throttle // default, for each bucket that is zero: see Throttle
+
 	// AgentBound is how long an agent that is out of touch may go on letting
 	// requests through. Default: mandate.FreshBound and a margin for clocks.
 	AgentBound time.Duration
@@ -81,6 +83,7 @@ type Control struct {
 	routes  []*route
 	picture *picture
 	metrics *metrics
+	meters  *meters
 }
 
 // margin on AgentBound's default: agents' clocks are monotonic, control's may
@@ -111,7 +114,7 @@ func New(c Config) (*Control, error) {
 	if c.AgentBound == 0 {
 		c.AgentBound = freshBound + margin
 	}
-	ctl := &Control{Config: c, picture: newPicture(), metrics: newMetrics()}
+	ctl := &Control{Config: c, picture: newPicture(), metrics: newMetrics(), meters: newMeters(c.Throttle)}
 	ctl.routes = ctl.table()
 	if c.Registerer != nil {
 		if err := ctl.metrics.register(c.Registerer); err != nil {

@@ -55,6 +55,7 @@ type call struct {
 	caller  trust.Caller
 	version string
 	path    []string          // decoded segments
+	head    bool              // HEAD, answered as the GET is, without a body
 	vars    map[string]string // what the pattern's names stand for
 	id      arm.ID            // what the request is about
 
@@ -86,7 +87,7 @@ func (c *Control) serveARM(w http.ResponseWriter, r *http.Request) {
 	k := &call{Control: c, ctx: r.Context(), request: r, ids: arm.NewRequestIDs(r.Header, newUID())}
 	k.ids.Write(w.Header(), c.Location, c.Now())
 	start := c.Now()
-	a, err := k.guarded()
+	a, err := k.guarded(w.Header())
 	status := 0
 	if err != nil {
 		status = k.fail(w, err)
@@ -104,20 +105,21 @@ func (c *Control) serveARM(w http.ResponseWriter, r *http.Request) {
 }
 
 // guarded turns a panic into an error.
-func (k *call) guarded() (a *answer, err error) {
+func (k *call) guarded(h http.Header) (a *answer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			k.Log.ErrorContext(k.ctx, "control request panicked", "request", k.ids.Request, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			a, err = nil, trust.Errorf(trust.Internal, "panic")
 		}
 	}()
-	return k.pass()
+	return k.pass(h)
 }
 
-// pass is the order of the checks (azure-wire 8.1): authentication, api-version,
+// pass is the order of the checks, ARM's: authentication, api-version,
 // subscription, provider, authorization, resource group, parent, and then the resource.
-// Authorization before existence, so that no name can be probed.
-func (k *call) pass() (*answer, error) {
+// Authorization before existence, so that no name can be probed. h are the
+// answer's headers.
+func (k *call) pass(h http.Header) (*answer, error) {
 	if err := k.authenticate(); err != nil {
 		return nil, err
 	}
@@ -125,14 +127,18 @@ func (k *call) pass() (*answer, error) {
 		return nil, err
 	}
 	var err error
-	if k.version, err = k.route.versions.Check(k.request.URL.Query(), k.typ(), k.Location); err != nil {
+	if k.version, err = k.route.versions.Check(k.request.URL.Query(), k.typ(), k.Location, k.Locations...); err != nil {
 		return nil, err
 	}
 	if err := k.reserved(); err != nil {
 		return nil, err
 	}
-	if err := k.findSubscription(); err != nil {
+	missing := k.findSubscription()
+	if err := k.throttle(h); err != nil {
 		return nil, err
+	}
+	if missing != nil {
+		return nil, missing
 	}
 	if err := k.demandProvider(); err != nil {
 		return nil, err
@@ -148,7 +154,26 @@ func (k *call) pass() (*answer, error) {
 			return nil, err
 		}
 	}
-	return k.route.handle(k)
+	a, err := k.route.handle(k)
+	if err == nil && k.head {
+		a = empty(http.StatusNoContent)
+	}
+	return a, k.raced(err)
+}
+
+// raced is what a write that lost against another is told: that its condition
+// does not hold any more, if it made one, and by AKS that something else goes on.
+func (k *call) raced(err error) error {
+	switch {
+	case !errors.Is(err, store.ErrConflict):
+		return err
+	case arm.ParseConditions(k.request.Header).Given():
+		return arm.Errorf(trust.Precondition, arm.PreconditionFailed, "The condition of the request is not met any more: another request changed the resource first.").Because(err)
+	case strings.HasPrefix(k.typ(), "Microsoft.ContainerService/"):
+		e := pending(arm.Updating)
+		return e.Because(err)
+	}
+	return err
 }
 
 func (k *call) typ() string {
@@ -202,7 +227,9 @@ func (k *call) match() error {
 		if !fits || rt.typ == "" && typed {
 			continue // the type has routes of its own
 		}
-		if rt.method != k.request.Method {
+		// Whether a thing is there may be asked of everything that can be read.
+		asked := rt.method == http.MethodGet && k.request.Method == http.MethodHead
+		if rt.method != k.request.Method && !asked {
 			methods, typed = append(methods, rt.method), typed || rt.typ != ""
 			continue
 		}
@@ -210,7 +237,7 @@ func (k *call) match() error {
 		if err != nil {
 			return err
 		}
-		k.route, k.vars, k.id = rt, vars, id
+		k.route, k.vars, k.id, k.head = rt, vars, id, asked
 		return nil
 	}
 	if len(methods) > 0 {
@@ -391,7 +418,11 @@ func (k *call) fail(w http.ResponseWriter, err error) int {
 		}
 		h.Set("WWW-Authenticate", arm.Challenge(k.BaseURL+"/"+k.Tenant, code, text))
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		arm.RetryAfter(h, retryAfter)
+		after := retryAfter
+		if t := (*throttled)(nil); errors.As(err, &t) {
+			after = t.after
+		}
+		arm.RetryAfter(h, after)
 	case http.StatusInternalServerError:
 		k.Log.ErrorContext(k.ctx, "control request failed", "request", k.ids.Request, "method", k.request.Method, "path", k.request.URL.Path, "error", err)
 	}

@@ -18,7 +18,6 @@ func (c *Control) groupRoutes() []*route {
 	return []*route{
 		r("GET", all, "read", 1, 0, (*call).listGroups),
 		r("GET", one, "read", 0, needGroup, (*call).getGroup),
-		r("HEAD", one, "read", 0, needGroup, (*call).headGroup),
 		r("PUT", one, "write", 0, 0, (*call).putGroup),
 		r("PATCH", one, "write", 0, needGroup, (*call).patchGroup),
 		r("DELETE", one, "delete", 0, needGroup, (*call).removeGroup),
@@ -68,8 +67,7 @@ func (k *call) listGroups() (*answer, error) {
 	return listed(k, page, all, func(g store.Item[store.Group]) groupBody { return bodyOfGroup(&g.Value) }), nil
 }
 
-func (k *call) getGroup() (*answer, error)  { return ok(bodyOfGroup(&k.group.Value)), nil }
-func (k *call) headGroup() (*answer, error) { return empty(http.StatusNoContent), nil }
+func (k *call) getGroup() (*answer, error) { return ok(bodyOfGroup(&k.group.Value)), nil }
 
 type groupRequest struct {
 	Location string

@@ -76,7 +76,7 @@ func (k *call) accepted(target, namespace, kind string) (*answer, error) {
 
 // pending is AKS's answer to a write on something that another operation works
 // on.
-func pending(state string) error {
+func pending(state string) *trust.Error {
 	return arm.Errorf(trust.Conflict, arm.OperationNotAllowed, "Operation is not allowed: Another operation (%s) is in progress, please wait for it to finish before starting a new operation. See https://aka.ms/aks-pending-operation for more details.", state)
 }
 

@@ -225,7 +225,8 @@ func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer str
 		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations,
 		MandateKey: mandateKey, AgentCA: s.agents, ServerCA: s.serverCA,
 		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,
-		Now: time.Now, Log: s.log, Registerer: s.metrics,
+		Throttle: s.Throttle,
+		Now:      time.Now, Log: s.log, Registerer: s.metrics,
 	}); err != nil {
 		return err
 	}

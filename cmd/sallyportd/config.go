@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/control"
 )
 
 // Config is the server's configuration file. Unknown keys are refused. Secrets
@@ -75,6 +77,9 @@ type Config struct {
 	// provider before it uses it, as Azure does. Azure's clients do so by
 	// themselves. By default everything is registered.
 	DemandRegistration bool `json:"demandRegistration"`
+	// Throttle limits each caller's requests to the control API in each
+	// subscription; what is left out has its default.
+	Throttle control.Throttle `json:"throttle"`
 }
 
 // TLSConfig names the user's own server certificate; without one, the server
@@ -232,6 +237,11 @@ func (c *Config) complete() error {
 	}
 	if c.MaxBindingsPerCluster < 0 {
 		return fmt.Errorf("maxBindingsPerCluster is %d: 0 means no limit", c.MaxBindingsPerCluster)
+	}
+	for _, b := range []control.Bucket{c.Throttle.Reads, c.Throttle.Writes, c.Throttle.Deletes} {
+		if b.Burst < 0 || b.PerSecond < 0 || (b.Burst == 0) != (b.PerSecond == 0) {
+			return fmt.Errorf("throttle: burst %d and perSecond %g go together, both above 0", b.Burst, b.PerSecond)
+		}
 	}
 	for _, p := range c.TrustedProxies {
 		if _, err := netip.ParsePrefix(p); err != nil {
