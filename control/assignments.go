@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/store"
@@ -42,24 +43,66 @@ type assignmentProperties struct {
 	UpdatedOn        string `json:"updatedOn"`
 	CreatedBy        string `json:"createdBy"`
 	UpdatedBy        string `json:"updatedBy"`
+	Description      string `json:"description,omitempty"`
 }
 
 func bodyOfAssignment(a *store.RoleAssignment) assignmentBody {
 	return assignmentBody{ID: a.ID, Name: nameOf(a.ID), Type: assignmentType, Properties: assignmentProperties{
 		a.RoleDefinitionID, a.PrincipalID, a.PrincipalType, a.Scope,
-		arm.Time(a.Stamp.CreatedAt), arm.Time(a.Stamp.LastModifiedAt), a.Stamp.CreatedBy, a.Stamp.LastModifiedBy,
+		arm.Time(a.Stamp.CreatedAt), arm.Time(a.Stamp.LastModifiedAt), a.Stamp.CreatedBy, a.Stamp.LastModifiedBy, a.Description,
 	}}
+}
+
+// assignmentFilter is what a list of assignments can be narrowed to.
+type assignmentFilter struct {
+	atScope  bool     // none below the scope
+	who      string   // "" for everybody
+	throughs []string // groups of who, whose assignments count too
+}
+
+// assignmentFilter reads "atScope()", "principalId eq 'x'" and "assignedTo('x')",
+// which also finds what x has by its groups. Those are known of the caller
+// alone.
+func (k *call) assignmentFilter() (assignmentFilter, error) {
+	var f assignmentFilter
+	query := k.request.URL.Query().Get("$filter")
+	terms, err := arm.ParseFilter(query)
+	for _, t := range terms {
+		switch {
+		case t.Is("atScope", "()"):
+			f.atScope = true
+		case t.Is("principalId", "eq"):
+			f.who = t.Value
+		case t.Is("assignedTo", "()"):
+			f.who = t.Value
+			if is(f.who, k.caller.Object) {
+				f.throughs = k.caller.Groups
+			}
+		default:
+			return f, arm.BadFilter(query)
+		}
+		// az writes a GUID in braces.
+		f.who = strings.Trim(f.who, "{}")
+	}
+	return f, err
+}
+
+func (f *assignmentFilter) lets(a *store.RoleAssignment) bool {
+	return f.who == "" || is(a.PrincipalID, f.who) ||
+		a.PrincipalType == "Group" && slices.ContainsFunc(f.throughs, func(g string) bool { return is(g, a.PrincipalID) })
 }
 
 // listAssignments shows those at the scope, around it, and, unless the filter is
 // atScope(), below it.
 func (k *call) listAssignments() (*answer, error) {
-	filter := k.request.URL.Query().Get("$filter")
-	principal := filterValue(filter, "principalId")
+	filter, err := k.assignmentFilter()
+	if err != nil {
+		return nil, err
+	}
 	var list []assignmentBody
 	add := func(items []store.Item[store.RoleAssignment]) {
 		for _, a := range items {
-			if principal == "" || is(a.Value.PrincipalID, principal) {
+			if filter.lets(&a.Value) {
 				list = append(list, bodyOfAssignment(&a.Value))
 			}
 		}
@@ -71,7 +114,7 @@ func (k *call) listAssignments() (*answer, error) {
 		}
 		add(items)
 	}
-	if !is(filter, "atScope()") {
+	if !filter.atScope {
 		here := assignmentPrefix(k.id)
 		prefix := store.ResourceKey(k.id.String()) + "/"
 		if k.id.IsRoot() {
@@ -113,15 +156,31 @@ func (k *call) getAssignment() (*answer, error) {
 
 func (k *call) putAssignment() (*answer, error) {
 	var body struct {
-		Properties struct{ RoleDefinitionID, PrincipalID, PrincipalType string }
+		Properties struct {
+			RoleDefinitionID, PrincipalID, PrincipalType, Description string
+			Condition                                                 *string
+		}
 	}
 	if _, err := k.decode(&body); err != nil {
 		return nil, err
 	}
 	p := body.Properties
-	d, known := definitionByID(p.RoleDefinitionID)
-	if !known {
-		return nil, arm.Errorf(trust.Invalid, "RoleDefinitionDoesNotExist", "The specified role definition with ID '%.64s' does not exist.", p.RoleDefinitionID)
+	if p.Condition != nil && *p.Condition != "" {
+		return nil, arm.BadParameter("properties.condition", "conditions are not evaluated here, so an assignment with one would give more than it says")
+	}
+	if len(p.Description) > 1024 {
+		return nil, arm.BadParameter("properties.description", "it has %d characters, the limit is 1024", len(p.Description))
+	}
+	d, err := k.definition(k.ctx, p.RoleDefinitionID)
+	if err != nil {
+		return nil, err
+	}
+	if d == nil || !d.assignableAt(k.id) {
+		e := noDefinition(trust.Invalid, p.RoleDefinitionID)
+		if d != nil {
+			e.Hint = "the role '" + d.Name + "' can be assigned only at and below " + joined(d.AssignableScopes)
+		}
+		return nil, e
 	}
 	if p.PrincipalType == "" {
 		p.PrincipalType = "ServicePrincipal"
@@ -141,8 +200,8 @@ func (k *call) putAssignment() (*answer, error) {
 		return nil, err
 	}
 	if o := old.Value; old.Revision != 0 {
-		if same, ok := definitionByID(o.RoleDefinitionID); ok && same == d && is(o.PrincipalID, p.PrincipalID) {
-			return ok200(o), nil
+		if guidOf(o.RoleDefinitionID) == d.GUID && is(o.PrincipalID, p.PrincipalID) {
+			return k.describe(old, p.Description)
 		}
 		return nil, arm.Errorf(trust.Forbidden, "RoleAssignmentUpdateNotPermitted", "Tenant ID, application ID, principal ID, and scope are not allowed to be updated.")
 	}
@@ -151,26 +210,35 @@ func (k *call) putAssignment() (*answer, error) {
 		return nil, err
 	}
 	for _, b := range beside {
-		if same, ok := definitionByID(b.Value.RoleDefinitionID); ok && same == d && is(b.Value.PrincipalID, p.PrincipalID) {
+		if guidOf(b.Value.RoleDefinitionID) == d.GUID && is(b.Value.PrincipalID, p.PrincipalID) {
 			return nil, arm.Errorf(trust.Exists, arm.RoleAssignmentExists, "The role assignment already exists. The ID of the conflicting role assignment is %s.", nameOf(b.Value.ID))
 		}
 	}
 	a := store.RoleAssignment{
 		ID:    k.id.Extend("Microsoft.Authorization", "roleAssignments", k.vars["name"]).String(),
-		Scope: k.id.String(), RoleDefinitionID: d.body(k.id).ID, PrincipalID: p.PrincipalID, PrincipalType: p.PrincipalType,
-		Stamp: k.stamp(store.Stamp{}, &k.caller),
+		Scope: k.id.String(), RoleDefinitionID: d.id(k.id), PrincipalID: p.PrincipalID, PrincipalType: p.PrincipalType,
+		Description: p.Description, Stamp: k.stamp(store.Stamp{}, &k.caller),
 	}
 	if k.id.IsRoot() {
 		a.ID = "/providers/" + assignmentType + "/" + k.vars["name"]
 	}
-	ops := append(guard, store.Create(a), store.Quiet(assignmentPrefix(k.id), rev))
+	ops := append(append(guard, d.held()...), store.Create(a), store.Quiet(assignmentPrefix(k.id), rev))
 	if _, err := k.Store.Commit(k.durable(), ops...); err != nil {
 		return nil, err
 	}
 	return created(bodyOfAssignment(&a)), nil
 }
 
-func ok200(a store.RoleAssignment) *answer { return ok(bodyOfAssignment(&a)) }
+// describe answers a PUT that asks for what is there, or changes its text.
+func (k *call) describe(a store.Item[store.RoleAssignment], text string) (*answer, error) {
+	if r := &a.Value; r.Description != text {
+		r.Description, r.Stamp = text, k.stamp(r.Stamp, &k.caller)
+		if _, err := k.Store.Commit(k.durable(), store.Update(*r, a.Revision)); err != nil {
+			return nil, err
+		}
+	}
+	return ok(bodyOfAssignment(&a.Value)), nil
+}
 
 // scopeExists demands that the scope of an assignment is there: one on a name
 // that is made later would give rights on what nobody meant.
@@ -212,7 +280,7 @@ func (k *call) removeAssignment() (*answer, error) {
 		return empty(http.StatusNoContent), nil
 	}
 	ops := []store.Op{store.Delete(a.Value.Key(), a.Revision)}
-	if d, known := definitionByID(a.Value.RoleDefinitionID); k.id.IsRoot() && known && d.guid == ownerGUID {
+	if k.id.IsRoot() && guidOf(a.Value.RoleDefinitionID) == ownerGUID {
 		guard, err := k.anotherOwner(a.Value.ID)
 		if err != nil {
 			return nil, err
@@ -233,7 +301,7 @@ func (k *call) anotherOwner(but string) (store.Op, error) {
 		return store.Op{}, err
 	}
 	for _, a := range all {
-		if d, known := definitionByID(a.Value.RoleDefinitionID); known && d.guid == ownerGUID && !is(a.Value.ID, but) {
+		if guidOf(a.Value.RoleDefinitionID) == ownerGUID && !is(a.Value.ID, but) {
 			return store.Guard(a.Value.Key(), a.Revision), nil
 		}
 	}

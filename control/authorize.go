@@ -71,7 +71,11 @@ func (c *Control) allowed(ctx context.Context, caller *trust.Caller, action stri
 			if !assignedTo(&a.Value, caller) {
 				continue
 			}
-			if d, ok := definitionByID(a.Value.RoleDefinitionID); ok && d.allows(action) {
+			d, err := c.definition(ctx, a.Value.RoleDefinitionID)
+			if err != nil {
+				return false, err
+			}
+			if d != nil && d.allows(action) {
 				return true, nil
 			}
 		}
@@ -99,7 +103,14 @@ func (k *call) assignments() ([]store.RoleAssignment, error) {
 		}
 		var mine []store.RoleAssignment
 		for _, a := range all {
-			if _, known := definitionByID(a.Value.RoleDefinitionID); known && assignedTo(&a.Value, &k.caller) {
+			if !assignedTo(&a.Value, &k.caller) {
+				continue
+			}
+			d, err := k.definition(k.ctx, a.Value.RoleDefinitionID)
+			if err != nil {
+				return nil, err
+			}
+			if d != nil {
 				mine = append(mine, a.Value)
 			}
 		}

@@ -44,14 +44,14 @@ func Bootstrap(ctx context.Context, s *store.Store, now func() time.Time, first 
 	at := now().UTC()
 	stamp := store.Stamp{CreatedBy: "sallyport", CreatedByType: "Application", CreatedAt: at, LastModifiedBy: "sallyport", LastModifiedByType: "Application", LastModifiedAt: at}
 	admin := store.Identity{ClientID: newUID(), ObjectID: newUID(), TenantID: trust.Fold(first.Tenant), Kind: "Application", DisplayName: "administrator", Stamp: stamp}
-	owner, _ := definitionByID(ownerGUID)
+	owner := builtInByID(ownerGUID)
 	installation = store.Installation{TenantID: admin.TenantID, Epoch: 1, Subscription: trust.Fold(first.Subscription), AdminClientID: admin.ClientID, Created: at}
 	_, err = s.Commit(ctx,
 		store.Create(installation),
 		store.Create(store.Subscription{ID: "/subscriptions/" + installation.Subscription, DisplayName: first.DisplayName, State: "Enabled", Stamp: stamp}),
 		store.Create(admin),
 		store.Create(store.RoleAssignment{
-			ID: "/providers/" + assignmentType + "/" + newUID(), Scope: "/", RoleDefinitionID: owner.id(),
+			ID: "/providers/" + assignmentType + "/" + newUID(), Scope: "/", RoleDefinitionID: owner.id(arm.ID{}),
 			PrincipalID: admin.ObjectID, PrincipalType: "ServicePrincipal", Stamp: stamp,
 		}),
 	)

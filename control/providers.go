@@ -300,30 +300,21 @@ type filter struct{ typ, name string }
 
 func parseFilter(s string) (filter, error) {
 	var f filter
-	if s == "" {
-		return f, nil
+	terms, err := arm.ParseFilter(s)
+	if err != nil {
+		return f, err
 	}
-	for term := range strings.SplitSeq(s, " and ") {
-		field, value, ok := strings.Cut(strings.TrimSpace(term), " eq ")
-		value = strings.TrimSpace(value)
-		if !ok || len(value) < 2 || value[0] != '\'' || value[len(value)-1] != '\'' {
-			return f, badFilter(s)
-		}
-		value = value[1 : len(value)-1]
-		switch trust.Fold(strings.TrimSpace(field)) {
-		case "resourcetype":
-			f.typ = value
-		case "name":
-			f.name = value
+	for _, t := range terms {
+		switch {
+		case t.Is("resourceType", "eq"):
+			f.typ = t.Value
+		case t.Is("name", "eq"):
+			f.name = t.Value
 		default:
-			return f, badFilter(s)
+			return f, arm.BadFilter(s)
 		}
 	}
 	return f, nil
-}
-
-func badFilter(s string) error {
-	return arm.Errorf(trust.Invalid, "InvalidFilterInQueryString", "Invalid $filter '%.200s' specified in the query string. It may compare resourceType and name with eq, joined by and.", s)
 }
 
 func (f filter) lets(r resourceBody) bool {

@@ -146,6 +146,7 @@ type RoleAssignment struct {
 	RoleDefinitionID string
 	PrincipalID      string
 	PrincipalType    string // User, Group, ServicePrincipal
+	Description      string `json:",omitempty"`
 	Stamp            Stamp
 }
 
