@@ -223,7 +223,7 @@ func (k *call) putAssignment() (*answer, error) {
 		a.ID = "/providers/" + assignmentType + "/" + k.vars["name"]
 	}
 	ops := append(append(guard, d.held()...), store.Create(a), store.Quiet(assignmentPrefix(k.id), rev))
-	if _, err := k.Store.Commit(k.durable(), ops...); err != nil {
+	if _, err := k.commit(k.durable(), ops...); err != nil {
 		return nil, err
 	}
 	return created(bodyOfAssignment(&a)), nil
@@ -233,7 +233,7 @@ func (k *call) putAssignment() (*answer, error) {
 func (k *call) describe(a store.Item[store.RoleAssignment], text string) (*answer, error) {
 	if r := &a.Value; r.Description != text {
 		r.Description, r.Stamp = text, k.stamp(r.Stamp, &k.caller)
-		if _, err := k.Store.Commit(k.durable(), store.Update(*r, a.Revision)); err != nil {
+		if _, err := k.commit(k.durable(), store.Update(*r, a.Revision)); err != nil {
 			return nil, err
 		}
 	}
@@ -287,7 +287,7 @@ func (k *call) removeAssignment() (*answer, error) {
 		}
 		ops = append(ops, guard)
 	}
-	if _, err := k.Store.Commit(k.durable(), ops...); err != nil {
+	if _, err := k.commit(k.durable(), ops...); err != nil {
 		return nil, err
 	}
 	return ok(bodyOfAssignment(&a.Value)), nil

@@ -38,6 +38,12 @@ func (k *call) authorize() error {
 // may is an error of kind Forbidden unless a role assignment at scope or around
 // it allows the action.
 func (k *call) may(action string, scope arm.ID) error {
+	if k.asked == "" {
+		k.asked = action
+	}
+	if k.entry != nil && k.entry.Action == "" {
+		k.entry.Action = action
+	}
 	allowed, err := k.allowed(k.ctx, &k.caller, action, scope)
 	if err != nil {
 		return err

@@ -182,7 +182,7 @@ func (k *call) tryPutBinding(want *wantedBinding, seen *int64) (*answer, error) 
 		store.Guard(k.cluster.Value.Key(), k.cluster.Revision),
 		store.Guard(k.group.Value.Key(), k.group.Revision),
 	}, more...)
-	if _, err := k.Store.Commit(k.durable(), ops...); err != nil {
+	if _, err := k.commit(k.durable(), ops...); err != nil {
 		return nil, err
 	}
 	a := created(bodyOfBinding(&b, ""))
@@ -294,7 +294,7 @@ func (k *call) tryRemoveBinding() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := k.Store.Commit(k.durable(), ops...); err != nil {
+	if _, err := k.commit(k.durable(), ops...); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(k.durable(), deleteWait)

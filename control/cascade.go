@@ -65,7 +65,7 @@ func (c *Control) dissolve(ctx context.Context, id string, uid trust.ClusterUID,
 			return err
 		}
 		ops = append(ops, store.Delete(key, item.Revision), operation.Fence(ctx))
-		if _, err = c.Store.Commit(ctx, ops...); !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
+		if _, err = c.commit(ctx, ops...); !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -82,7 +82,7 @@ func (c *Control) removeBindings(ctx context.Context, cluster string) error {
 		for _, b := range some {
 			ops = append(ops, store.Delete(b.Value.Key(), 0), store.Delete(useOf(&b.Value).Key(), 0))
 		}
-		if _, err := c.Store.Commit(ctx, ops...); err != nil {
+		if _, err := c.commit(ctx, ops...); err != nil {
 			return err
 		}
 	}
@@ -144,13 +144,13 @@ func (c *Control) shut(ctx context.Context, id string, ops ...store.Op) error {
 		if len(ch.ops) > mostOps {
 			break
 		}
-		_, err := c.Store.Commit(ctx, ch.ops...)
+		_, err := c.commit(ctx, ch.ops...)
 		var conflict *store.ConflictError
 		if !errors.As(err, &conflict) || conflict.Op < len(ops) {
 			return err
 		}
 	}
-	_, err := c.Store.Commit(ctx, ops...)
+	_, err := c.commit(ctx, ops...)
 	return err
 }
 
@@ -200,12 +200,12 @@ func (c *Control) deleteSubscription(ctx context.Context, op *store.Operation, p
 		if !is("/subscriptions/"+r.Value.Subscription, op.Target) {
 			continue
 		}
-		if _, err := c.Store.Commit(ctx, store.Delete(r.Value.Key(), 0), operation.Fence(ctx)); err != nil {
+		if _, err := c.commit(ctx, store.Delete(r.Value.Key(), 0), operation.Fence(ctx)); err != nil {
 			return err
 		}
 	}
 	registrations := store.Registrations{Subscription: strings.TrimPrefix(op.Target, "/subscriptions/")}
-	if _, err := c.Store.Commit(ctx, store.Delete(registrations.Key(), 0), operation.Fence(ctx)); err != nil {
+	if _, err := c.commit(ctx, store.Delete(registrations.Key(), 0), operation.Fence(ctx)); err != nil {
 		return err
 	}
 	return c.removeShell(ctx, op.Target)
@@ -257,7 +257,7 @@ func (c *Control) shutClusters(ctx context.Context, group string) error {
 		for !item.Value.Deleting {
 			r := item.Value
 			r.Deleting, r.State = true, arm.Deleting
-			_, err := c.Store.Commit(ctx, store.Update(r, item.Revision), store.Put(mandateOf(&r)), operation.Fence(ctx))
+			_, err := c.commit(ctx, store.Update(r, item.Revision), store.Put(mandateOf(&r)), operation.Fence(ctx))
 			if err == nil {
 				break
 			}
@@ -300,7 +300,7 @@ func (c *Control) removeShell(ctx context.Context, id string) error {
 			return err
 		}
 		ops = append(ops, store.Delete(key, g.Revision), operation.Fence(ctx))
-		if _, err = c.Store.Commit(ctx, ops...); !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
+		if _, err = c.commit(ctx, ops...); !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
 			return err
 		}
 	}

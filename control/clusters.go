@@ -158,7 +158,7 @@ func (k *call) putCluster() (*answer, error) {
 		return nil, err
 	}
 	r.Stamp = k.stamp(r.Stamp, &k.caller)
-	rev, err := k.Store.Commit(k.durable(), append(k.within(write(r)), more...)...)
+	rev, err := k.commit(k.durable(), append(k.within(write(r)), more...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +295,7 @@ func (k *call) patchCluster() (*answer, error) {
 		r.Tags = *body.Tags
 	}
 	r.Stamp = k.stamp(r.Stamp, &k.caller)
-	rev, err := k.Store.Commit(k.durable(), store.Update(r, k.cluster.Revision))
+	rev, err := k.commit(k.durable(), store.Update(r, k.cluster.Revision))
 	if err != nil {
 		return nil, err
 	}
@@ -330,7 +330,7 @@ func (k *call) removeCluster() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := k.Store.Commit(k.durable(), store.Update(r, item.Revision), store.Put(mandateOf(&r)), store.Create(op)); err != nil {
+	if _, err := k.commit(k.durable(), store.Update(r, item.Revision), store.Put(mandateOf(&r)), store.Create(op)); err != nil {
 		return nil, err
 	}
 	return k.acceptedAs(op, "Microsoft.ContainerService"), nil
@@ -357,7 +357,7 @@ func (k *call) setPower(stopped bool) (*answer, error) {
 		r.State = "Stopping"
 		op.Reason = "waiting until nobody is let through; nodes and the API server go on running"
 	}
-	if _, err := k.Store.Commit(k.durable(), store.Update(r, k.cluster.Revision), store.Put(mandateOf(&r)), store.Create(op)); err != nil {
+	if _, err := k.commit(k.durable(), store.Update(r, k.cluster.Revision), store.Put(mandateOf(&r)), store.Create(op)); err != nil {
 		return nil, err
 	}
 	return k.acceptedAs(op, "Microsoft.ContainerService"), nil

@@ -120,7 +120,7 @@ func (k *call) putConnection() (*answer, error) {
 		status = http.StatusCreated
 	}
 	r.Enrolment, r.Stamp = &store.Enrolment{ServiceAccountIssuer: p.ServiceAccountIssuer, JWKS: keys}, k.stamp(r.Stamp, &k.caller)
-	rev, err := k.Store.Commit(k.durable(), store.Update(r, k.cluster.Revision))
+	rev, err := k.commit(k.durable(), store.Update(r, k.cluster.Revision))
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (k *call) removeConnection() (*answer, error) {
 		return empty(http.StatusNoContent), nil
 	}
 	r.Enrolment, r.Stamp = nil, k.stamp(r.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), store.Update(r, k.cluster.Revision), store.Put(mandateOf(&r))); err != nil {
+	if _, err := k.commit(k.durable(), store.Update(r, k.cluster.Revision), store.Put(mandateOf(&r))); err != nil {
 		return nil, err
 	}
 	return empty(http.StatusOK), nil

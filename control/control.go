@@ -6,11 +6,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/internal/pki"
@@ -51,6 +53,11 @@ type Config struct {
 	DemandRegistration    bool // resource providers must be registered before they are used
 
 	Throttle Throttle // default, for each bucket that is zero: see Throttle
+
+	ActivityAge  time.Duration // entries of the activity log are kept so long; default: 90 days
+	ActivityMost int           // and so many of a subscription; default: 100,000
+	// ClientAddress is where a request came from. Default: the TCP peer.
+	ClientAddress func(*http.Request) netip.Addr
 
 	// AgentBound is how long an agent that is out of touch may go on letting
 	// requests through. Default: mandate.FreshBound and a margin for clocks.
@@ -114,6 +121,18 @@ func New(c Config) (*Control, error) {
 	if c.AgentBound == 0 {
 		c.AgentBound = freshBound + margin
 	}
+	if c.ActivityAge == 0 {
+		c.ActivityAge = activityAge
+	}
+	if c.ActivityMost == 0 {
+		c.ActivityMost = activityMost
+	}
+	if c.ClientAddress == nil {
+		c.ClientAddress = func(r *http.Request) netip.Addr {
+			peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+			return peer.Addr().Unmap()
+		}
+	}
 	ctl := &Control{Config: c, picture: newPicture(), metrics: newMetrics(), meters: newMeters(c.Throttle)}
 	ctl.routes = ctl.table()
 	if c.Registerer != nil {
@@ -149,7 +168,7 @@ func (c *Control) Handler() http.Handler {
 
 // Handlers are the operations that control knows, for operation.New.
 func (c *Control) Handlers() map[string]operation.Handler {
-	return map[string]operation.Handler{
+	all := map[string]operation.Handler{
 		opApply:         c.apply,
 		opRemove:        c.remove,
 		opClusterDelete: c.deleteCluster,
@@ -158,11 +177,21 @@ func (c *Control) Handlers() map[string]operation.Handler {
 
 		opSubscriptionDelete: c.deleteSubscription,
 	}
+	for kind, run := range all {
+		all[kind] = c.logged(run)
+	}
+	return all
 }
 
-// Run follows what agents and gateways say, and wakes who waits for them, until
-// ctx ends. State streams and operations make no progress without it.
-func (c *Control) Run(ctx context.Context) error { return c.picture.run(ctx, c.Store) }
+// Run follows what agents and gateways say, wakes who waits for them, and trims
+// the activity log, until ctx ends. State streams and operations make no
+// progress without it.
+func (c *Control) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.picture.run(ctx, c.Store) })
+	g.Go(func() error { return c.forget(ctx) })
+	return g.Wait()
+}
 
 // stamp is who made or changes a resource now.
 func (c *Control) stamp(old store.Stamp, caller *trust.Caller) store.Stamp {

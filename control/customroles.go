@@ -125,7 +125,7 @@ func (k *call) putDefinition() (*answer, error) {
 	}
 	r.Stamp = k.stamp(r.Stamp, &k.caller)
 	ops := append(guards, write(r), store.Quiet(store.RoleDefinitionPrefix, rev))
-	revision, err := k.Store.Commit(k.durable(), ops...)
+	revision, err := k.commit(k.durable(), ops...)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func (k *call) removeDefinition() (*answer, error) {
 	}
 	// Assigning a definition changes its revision, so none that came between is
 	// left without what it names.
-	if _, err := k.Store.Commit(k.durable(), store.Delete(d.Key(), d.revision)); err != nil {
+	if _, err := k.commit(k.durable(), store.Delete(d.Key(), d.revision)); err != nil {
 		if errors.Is(err, store.ErrConflict) {
 			return nil, arm.Errorf(trust.Conflict, arm.Conflict, "The role definition '%s' was changed or assigned by another request.", d.Name)
 		}

@@ -3,9 +3,10 @@
 //
 // One file per ARM resource: subscriptions.go, groups.go, clusters.go, roles.go
 // (trusted access roles, built in and one's own), bindings.go, sources.go,
-// federated.go, secrets.go, assignments.go, definitions.go, connections.go,
-// operations.go. routes.go is the whole API on one screen. front.go holds the
-// checks that every request passes before its resource sees it, in this order:
+// federated.go, secrets.go, assignments.go, definitions.go and customroles.go
+// (roles of the control API), connections.go, operations.go, activity.go (what is
+// written of each change), eventtypes.go (how that is read). throttle.go counts
+// callers. routes.go is the whole API on one screen. front.go holds the checks that every request passes before its resource sees it, in this order:
 // who calls, api-version, subscription, right, resource group, parent.
 // agents_*.go are what a cluster's agents speak with; apply.go, remove.go and
 // cascade.go are the operations; picture.go and wait.go wake who waits for an

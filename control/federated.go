@@ -170,7 +170,7 @@ func (k *call) putFederated() (*answer, error) {
 		f.ClientID, f.Name = k.source.Value.Identity.ClientID, k.vars["name"]
 	}
 	f.Issuer, f.Subject, f.Audiences, f.JWKS, f.Stamp = p.Issuer, p.Subject, p.Audiences, p.Keys, k.stamp(f.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), write(f), store.Guard(k.source.Value.Key(), k.source.Revision), store.Quiet(federatedPrefix(&k.source.Value), rev)); err != nil {
+	if _, err := k.commit(k.durable(), write(f), store.Guard(k.source.Value.Key(), k.source.Revision), store.Quiet(federatedPrefix(&k.source.Value), rev)); err != nil {
 		return nil, err
 	}
 	return &answer{status: status, body: k.bodyOfFederated(&f)}, nil
@@ -232,7 +232,7 @@ func (k *call) removeFederated() (*answer, error) {
 	if f.Revision == 0 {
 		return empty(http.StatusNoContent), nil
 	}
-	if _, err := k.Store.Commit(k.durable(), store.Delete(f.Value.Key(), f.Revision)); err != nil {
+	if _, err := k.commit(k.durable(), store.Delete(f.Value.Key(), f.Revision)); err != nil {
 		return nil, err
 	}
 	return empty(http.StatusOK), nil

@@ -55,6 +55,8 @@ type call struct {
 	caller  trust.Caller
 	version string
 	path    []string          // decoded segments
+	asked   string            // the first action that the caller was asked to be allowed
+	entry   *pendingActivity  // of the activity log; nil for reads
 	head    bool              // HEAD, answered as the GET is, without a body
 	vars    map[string]string // what the pattern's names stand for
 	id      arm.ID            // what the request is about
@@ -154,7 +156,7 @@ func (k *call) pass(h http.Header) (*answer, error) {
 			return nil, err
 		}
 	}
-	a, err := k.route.handle(k)
+	a, err := k.recorded()
 	if err == nil && k.head {
 		a = empty(http.StatusNoContent)
 	}

@@ -107,7 +107,7 @@ func (k *call) putGroup() (*answer, error) {
 	if err := checkTags(g.Tags); err != nil {
 		return nil, err
 	}
-	if _, err := k.Store.Commit(k.durable(), k.within(write(g))...); err != nil {
+	if _, err := k.commit(k.durable(), k.within(write(g))...); err != nil {
 		return nil, err
 	}
 	return &answer{status: status, body: bodyOfGroup(&g)}, nil
@@ -166,7 +166,7 @@ func (k *call) patchGroup() (*answer, error) {
 		g.Tags = *body.Tags
 	}
 	g.Stamp = k.stamp(g.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), store.Update(g, k.group.Revision)); err != nil {
+	if _, err := k.commit(k.durable(), store.Update(g, k.group.Revision)); err != nil {
 		return nil, err
 	}
 	return ok(bodyOfGroup(&g)), nil

@@ -44,6 +44,9 @@ func (k *call) newOperation(kind, target string, input any) (store.Operation, er
 		return op, err
 	}
 	op.ID, op.Started = k.ids.Request, k.Now().UTC()
+	if k.entry != nil {
+		k.entry.Status = activityAccepted
+	}
 	return op, nil
 }
 

@@ -22,7 +22,7 @@ const (
 )
 
 // free are the providers that need no registration.
-var free = []string{"Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features"}
+var free = []string{"Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features", "Microsoft.Insights"}
 
 func (c *Control) providerRoutes() []*route {
 	const all = "/subscriptions/{subscription}/providers"
@@ -249,7 +249,7 @@ func (k *call) register(part func(*store.Registrations) map[string]store.Registr
 			return &r, nil
 		}
 		m[trust.Fold(name)] = store.Registration{Registered: want, Since: k.Now().UTC()}
-		_, err = k.Store.Commit(k.durable(), k.within(write(r))...)
+		_, err = k.commit(k.durable(), k.within(write(r))...)
 		if err == nil {
 			return &r, nil
 		}

@@ -206,7 +206,7 @@ func (k *call) putOwnRole() (*answer, error) {
 		r.Subscription = k.id.Subscription
 	}
 	r.Role, r.Extra, r.Stamp = role, p.store(), k.stamp(r.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), k.within(write(r))...); err != nil {
+	if _, err := k.commit(k.durable(), k.within(write(r))...); err != nil {
 		return nil, err
 	}
 	return &answer{status: status, body: bodyOfRole(&r)}, nil
@@ -222,7 +222,7 @@ func (k *call) removeOwnRole() (*answer, error) {
 	if item.Revision == 0 || !is(item.Value.Subscription, k.id.Subscription) {
 		return empty(http.StatusNoContent), nil
 	}
-	if _, err := k.Store.Commit(k.durable(), store.Delete(item.Value.Key(), item.Revision)); err != nil {
+	if _, err := k.commit(k.durable(), store.Delete(item.Value.Key(), item.Revision)); err != nil {
 		return nil, err
 	}
 	return empty(http.StatusOK), nil

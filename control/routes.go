@@ -36,6 +36,7 @@ func (c *Control) table() []*route {
 		c.groupRoutes(),
 		c.roleRoutes(),
 		c.operationRoutes(),
+		c.eventRoutes(),
 		c.definitionRoutes(),
 		c.assignmentRoutes(),
 		c.connectionRoutes(),

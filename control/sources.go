@@ -191,7 +191,7 @@ func (k *call) commitSource(s store.Source, old store.Item[store.Source], write 
 	ops = append(ops, provided...)
 	s.Stamp = k.stamp(s.Stamp, &k.caller)
 	commit := func(more ...store.Op) (int64, error) {
-		return k.Store.Commit(k.durable(), append(append(k.within(write(s)), ops...), more...)...)
+		return k.commit(k.durable(), append(append(k.within(write(s)), ops...), more...)...)
 	}
 	if old.Value.Identity != nil && s.Identity == nil {
 		err = k.bereave(k.durable(), &s, "lost its system-assigned identity", func(more []store.Op) error {
@@ -335,7 +335,7 @@ func (c *Control) dropOne(ctx context.Context, s store.Item[store.Source]) error
 	}
 	ops = append(append(ops, store.Delete(s.Value.Key(), s.Revision)), assignments...)
 	return c.bereave(ctx, &s.Value, "was deleted", func(more []store.Op) error {
-		_, err := c.Store.Commit(ctx, append(ops, more...)...)
+		_, err := c.commit(ctx, append(ops, more...)...)
 		return err
 	})
 }

@@ -131,7 +131,7 @@ func (k *call) putSubscription() (*answer, error) {
 		s.ID, s.State = id.String(), subscriptionEnabled
 	}
 	s.DisplayName, s.Stamp = body.DisplayName, k.stamp(s.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), op(s)); err != nil {
+	if _, err := k.commit(k.durable(), op(s)); err != nil {
 		return nil, err
 	}
 	return &answer{status: status, body: k.subscriptionBody(&s)}, nil

@@ -225,6 +225,8 @@ func version(path string) string {
 		return arm.SallyportVersion
 	case strings.Contains(p, "/microsoft.authorization/"):
 		return "2022-04-01"
+	case strings.Contains(p, "/microsoft.insights/eventtypes"):
+		return "2015-04-01"
 	case strings.Contains(p, "/microsoft.features/"):
 		return "2021-07-01"
 	case strings.Contains(p, "/microsoft.containerservice/"):

@@ -134,5 +134,17 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 	return resp.Header.Revision, nil
 }
 
+// Count is how many keys lie below a prefix.
+func (s *Store) Count(ctx context.Context, prefix string) (int, error) {
+	cctx, done := s.call(ctx)
+	defer done()
+	from, end := span(prefix)
+	resp, err := s.client.Get(cctx, from, clientv3.WithRange(end), clientv3.WithCountOnly())
+	if err != nil {
+		return 0, s.failed(ctx, "count "+prefix, err)
+	}
+	return int(resp.Count), nil
+}
+
 // observe records how long a call took.
 func (s *Store) observe(start time.Time) { s.metrics.commit.Observe(time.Since(start).Seconds()) }

@@ -46,7 +46,7 @@ var permissions = map[ServerRole][]Permission{
 		{IdentityPrefix, true}, {FederatedPrefix, true}, {SharedKeyPrefix, true},
 		{ProvidedPrefix + "/", true}, // of the resource providers in the same process
 		{AgentPrefix, true}, {MandatePrefix, true},
-		{OperationPrefix, true}, {RunnerPrefix, true},
+		{OperationPrefix, true}, {RunnerPrefix, true}, {ActivityPrefix, true},
 		{GatewayPrefix, false}, {TunnelPrefix, false},
 		{SigningKeyPrefix, false}, // to verify tokens
 		{SecretPrefix, true},      // hashes; whoever may make identities and say what they can be had for may make these

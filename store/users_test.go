@@ -39,6 +39,8 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Use{SourceID: "/subscriptions/s/x", BindingUID: "b"},
 		store.Departed{Binding: store.Binding{ClusterUID: "u", UID: "b"}},
 		store.Run{Operation: "o"},
+		store.Activity{ID: "a"},
+		store.RoleDefinition{GUID: "g"},
 	},
 	store.RoleAuthority: {
 		store.SigningKey{KeyID: "k"},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -188,7 +189,7 @@ func (s *server) compose(ctx context.Context) (err error) {
 		}
 	}
 	if s.plays("control") {
-		if err := s.composeControl(ctx, keys, issuer); err != nil {
+		if err := s.composeControl(ctx, keys, issuer, proxies); err != nil {
 			return err
 		}
 	}
@@ -206,7 +207,7 @@ func (s *server) compose(ctx context.Context) (err error) {
 
 // composeControl makes the control plane, which alone holds the key that signs
 // what agents are told.
-func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer string) error {
+func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer string, proxies []netip.Prefix) error {
 	mandateKey, err := keys.mandate(ctx)
 	if err != nil {
 		return err
@@ -225,8 +226,8 @@ func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer str
 		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations,
 		MandateKey: mandateKey, AgentCA: s.agents, ServerCA: s.serverCA,
 		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,
-		Throttle: s.Throttle,
-		Now:      time.Now, Log: s.log, Registerer: s.metrics,
+		Throttle: s.Throttle, ClientAddress: gateway.ClientAddress(proxies),
+		Now: time.Now, Log: s.log, Registerer: s.metrics,
 	}); err != nil {
 		return err
 	}
