@@ -1,6 +1,7 @@
 package netenv
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -429,4 +430,51 @@ func TestFaultsNeverPassInOneFormAndFailInTheOther(t *testing.T) {
 		}
 	}
 	t.Logf("plans show %d faults and cannot know %d", shown, unsure)
+}
+
+// To look at them: NETENV_ENVIRONMENTS=folder go test ./netenv -run WriteEnv.
+func TestWriteEnvironments(t *testing.T) {
+	dir := os.Getenv("NETENV_ENVIRONMENTS")
+	if dir == "" {
+		t.Skip("set NETENV_ENVIRONMENTS to a folder to look at the environments, clean and broken")
+	}
+	for _, e := range environments {
+		for _, broken := range []bool{false, true} {
+			s := e.make()
+			if broken {
+				for _, f := range faults {
+					if slices.Contains([]string{"a peering goes one way", "the vault's endpoint has a wrong group", "links register machines", "the nodes' subnet is small"}, f.name) {
+						f.do(s)
+					}
+				}
+			}
+			to := filepath.Join(dir, strings.ReplaceAll(e.name, " ", "-")+cond(broken, "-broken", ""))
+			w := s.collected(t)
+			if err := os.MkdirAll(to, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			m := Manifest{Kind: ManifestKind, Scope: "/subscriptions/" + siteSub, Time: testNow}
+			for name, v := range w.files {
+				data, err := json.MarshalIndent(v, "", " ")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if x, listed := w.manifest[name]; listed {
+					m.Files = append(m.Files, x)
+				}
+				if err := os.WriteFile(filepath.Join(to, name), data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			data, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, data := range map[string][]byte{ManifestFile: data, "../" + filepath.Base(to) + ".plan": terraformPlan(t, w.graph(), func(r *Resource) bool { return false })} {
+				if err := os.WriteFile(filepath.Join(to, name), data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
 }

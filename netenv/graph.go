@@ -74,6 +74,7 @@ type Graph struct {
 	endpointsOf map[string][]*Resource // target id → private endpoints
 	groupsOf    map[string][]*Resource // zone id → zone groups that write it
 	linksOf     map[string][]*Resource // VNet id → zone links
+	peeringsTo  map[string][]*Resource // VNet id → peerings of other VNets towards it
 	rolesOf     map[string][]*Resource // principal id → role assignments
 	inGroup     map[string][]*Resource // subscription/resource group → VNets there
 	inSubnet    map[string]int         // subnet id → private endpoints in it
@@ -143,6 +144,7 @@ func (g *Graph) expand(id string, w *view, n struct{ in, key, typ string }) {
 // index builds the edges after the last put.
 func (g *Graph) index() {
 	g.endpointsOf, g.groupsOf, g.linksOf = map[string][]*Resource{}, map[string][]*Resource{}, map[string][]*Resource{}
+	g.peeringsTo = map[string][]*Resource{}
 	g.rolesOf, g.inGroup, g.children = map[string][]*Resource{}, map[string][]*Resource{}, map[string][]*Resource{}
 	for _, list := range g.byType {
 		slices.SortFunc(list, func(a, b *Resource) int { return cmp.Compare(a.key, b.key) })
@@ -179,6 +181,10 @@ func (g *Graph) index() {
 	for _, r := range g.list(typeLink) {
 		v := foldID(r.Get("virtualNetwork", "id").Text())
 		g.linksOf[v] = append(g.linksOf[v], r)
+	}
+	for _, r := range g.list(typePeering) {
+		v := foldID(r.Get("remoteVirtualNetwork", "id").Text())
+		g.peeringsTo[v] = append(g.peeringsTo[v], r)
 	}
 	for _, r := range g.list(typeAssignment) {
 		p := strings.ToLower(r.Get("principalId").Text())

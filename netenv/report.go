@@ -94,8 +94,9 @@ func (r *Report) writeTable(w io.Writer) error {
 	}
 	if list := r.shown(Undecided); len(list) > 0 {
 		t := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
-		for _, f := range list {
-			fmt.Fprintf(t, "%s\tunknown\t%s\t%s\t%s\n", f.Code, f.Severity, subject(f), f.Reason)
+		for _, same := range alike(list) {
+			f := same[0]
+			fmt.Fprintf(t, "%s\tunknown\t%s\t%s\t%s\n", f.Code, f.Severity, subject(f)+cond(len(same) > 1, fmt.Sprintf(" and %d more", len(same)-1), ""), f.Reason)
 		}
 		if err := t.Flush(); err != nil {
 			return err
@@ -114,6 +115,21 @@ func (r *Report) writeTable(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// alike groups findings of one rule with one reason, in their order.
+func alike(list []*Finding) [][]*Finding {
+	var out [][]*Finding
+	at := map[string]int{}
+	for _, f := range list {
+		k := f.Code + " " + f.Reason
+		if _, there := at[k]; !there {
+			at[k] = len(out)
+			out = append(out, nil)
+		}
+		out[at[k]] = append(out[at[k]], f)
+	}
+	return out
 }
 
 func (r *Report) skipped() int {

@@ -69,7 +69,7 @@ func TestTheDrawings(t *testing.T) {
 	if err := r.DrawSVG(&svg); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"VNet net-aks", "cluster prod", "✗ VN-05", "─▶ workspace fraud (amlworkspace)", "resolves privatelink.azurecr.io"} {
+	for _, want := range []string{"VNet net-aks", "cluster prod", "✗ VN-05", "─▶ workspace fraud (amlworkspace)", "privatelink.azurecr.io,"} {
 		if !strings.Contains(term.String(), want) {
 			t.Errorf("the terminal drawing lacks %q:\n%s", want, &term)
 		}

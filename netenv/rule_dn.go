@@ -170,6 +170,11 @@ func (e *env) resolvers(vnet string) (ids []string, reason string, asks []Ask) {
 			candidates = append(candidates, o)
 		}
 	}
+	for _, p := range e.g.peeringsTo[foldID(r.ID)] { // one-way peerings are VN-05's
+		if o := e.g.Resource(idParent(p.ID)); o != nil {
+			candidates = append(candidates, o)
+		}
+	}
 	for _, s := range own {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
