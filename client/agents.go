@@ -29,6 +29,7 @@ const (
 	StatePath  = "/agents/v1/state"
 	NoncePath  = "/agents/v1/nonce"
 	ReportPath = "/agents/v1/report"
+	ProbePath  = "/agents/v1/probe"
 )
 
 // Messages of the agents' API, JSON both ways. []byte travels as base64.
@@ -273,6 +274,17 @@ func (a *Agent) Report(ctx context.Context, r mandate.Report) error {
 		return err
 	}
 	return a.post(ctx, client, ReportPath, r, nil)
+}
+
+// Probe says what the proxy agent saw of the names that its cluster's owner
+// allows it to look at (netenv/probe.Report). The answer is not read: nobody
+// outside tells an agent where to look.
+func (a *Agent) Probe(ctx context.Context, report any) error {
+	client, _, _, err := a.current(ctx)
+	if err != nil {
+		return err
+	}
+	return a.post(ctx, client, ProbePath, report, nil)
 }
 
 // post is one short call.

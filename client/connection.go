@@ -34,6 +34,7 @@ type ConnectionProperties struct {
 	Problem           string           `json:"problem,omitempty"`   // why nothing is applied
 	Leftovers         []string         `json:"leftovers,omitempty"` // objects that should be gone from the cluster
 	RemovedBindings   []RemovedBinding `json:"removedBindings,omitempty"`
+	Probe             json.RawMessage  `json:"probe,omitempty"` // netenv/probe.Report, when the owner allows probes
 }
 
 // AgentStatus is what was last heard of one agent.

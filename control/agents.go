@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/internal/pki"
 	"github.com/sallyport/sallyport/mandate"
+	"github.com/sallyport/sallyport/netenv/probe"
 	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -39,6 +40,7 @@ func (c *Control) agentRoutes() []agentRoute {
 		{method: "GET", path: agentsPrefix + "state", handle: c.state},
 		{method: "POST", path: agentsPrefix + "nonce", limit: 16 << 10, handle: c.nonce},
 		{method: "POST", path: agentsPrefix + "report", limit: mandate.MaxReport, handle: c.report},
+		{method: "POST", path: agentsPrefix + "probe", limit: probe.MaxReport, handle: c.probe},
 	}
 }
 

@@ -123,7 +123,7 @@ func (c *Control) traces(ctx context.Context, r *store.Cluster) ([]store.Op, err
 	for _, agent := range []string{proxy, reconciler} {
 		ops = append(ops, store.Delete(store.AgentStatus{Cluster: r.UID, Agent: agent}.Key(), 0))
 	}
-	return append(ops, store.Delete(store.AgentReport{Cluster: r.UID}.Key(), 0), store.Delete(mandateOf(r).Key(), 0)), nil
+	return append(ops, store.Delete(store.AgentReport{Cluster: r.UID}.Key(), 0), store.Delete(store.AgentProbe{Cluster: r.UID}.Key(), 0), store.Delete(mandateOf(r).Key(), 0)), nil
 }
 
 // mostOps is how many changes one transaction may hold here, well below what

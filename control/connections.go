@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/mandate"
+	"github.com/sallyport/sallyport/netenv/probe"
 	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -65,6 +66,7 @@ type connectionProperties struct {
 	Problem           string              `json:"problem,omitempty"` // why nothing is applied
 	Leftovers         []string            `json:"leftovers"`         // objects that should be gone from the cluster
 	RemovedBindings   []removedBindingRow `json:"removedBindings"`   // deleted here, not yet removed there
+	Probe             *probe.Report       `json:"probe,omitempty"`   // what its proxy agent saw of the names that its owner allows it to look at
 }
 
 type agentBody struct {
@@ -177,6 +179,9 @@ func (k *call) connection() (*connectionBody, error) {
 	}
 	for _, d := range gone {
 		p.RemovedBindings = append(p.RemovedBindings, removedBindingRow{d.Value.Binding.ID, d.Value.Binding.UID})
+	}
+	if p.Probe, err = k.lastProbe(k.ctx, r); err != nil {
+		return nil, err
 	}
 	return &connectionBody{ID: r.ID + "/providers/" + connectionType + "/default", Name: "default", Type: connectionType, Properties: p}, nil
 }

@@ -37,6 +37,8 @@ type Options struct {
 	Accept []rbac.RoleConsent
 	Have   rbac.Installed // what the cluster holds of acceptances already, so that connecting again withdraws nothing
 
+	Probes []string // host:port that the proxy agent may look at and report on; empty: nothing
+
 	HTTPSProxy  string // URL of a CONNECT proxy; empty: none
 	NoProxy     string // more hosts that are not reached through it, comma-separated
 	TrustBundle []byte // PEM: replaces the system's roots in the agents

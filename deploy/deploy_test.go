@@ -170,6 +170,20 @@ func TestAgentsElsewhereHaveTheSameRightsAndNoDeployment(t *testing.T) {
 	}
 }
 
+func TestProbesAreInTheManifestThatTheOwnerReads(t *testing.T) {
+	if plain := bundle(t, options()); strings.Contains(plain, "--probes") {
+		t.Error("probes that nobody allowed")
+	}
+	o := options()
+	o.Probes = []string{"store.blob.core.windows.net:443", "vault.vault.azure.net:443"}
+	got := bundle(t, o)
+	for _, want := range []string{"--probes=store.blob.core.windows.net:443,vault.vault.azure.net:443", "it looks at nothing else"} {
+		if strings.Count(strings.ReplaceAll(got, "\n# ", " "), want) != 1 {
+			t.Errorf("%q is not in the manifest once", want)
+		}
+	}
+}
+
 func TestConnectRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Options){
 		"no cluster":        func(o *Options) { o.Cluster = "" },

@@ -80,7 +80,18 @@ func (o Options) args(a agent) []string {
 	if a.command == "proxy" && len(o.Gateways) > 0 {
 		args = append(args, "--gateways="+strings.Join(o.Gateways, ","))
 	}
+	if a.command == "proxy" && len(o.Probes) > 0 {
+		args = append(args, "--probes="+strings.Join(o.Probes, ","))
+	}
 	return args
+}
+
+// reason of an agent's Deployment, with what it may look at.
+func (o Options) reason(a agent) string {
+	if a.command != "proxy" || len(o.Probes) == 0 {
+		return a.why
+	}
+	return a.why + " Every ten minutes it also resolves these names, connects to them and reports what it saw; it looks at nothing else, whoever asks: " + strings.Join(o.Probes, ", ") + "."
 }
 
 func (o Options) env() []corev1.EnvVar {
@@ -104,7 +115,7 @@ func (o Options) deployment(a agent) rbac.Explained {
 	selector := map[string]string{"app.kubernetes.io/name": a.account}
 	podLabels := labels(o.Cluster)
 	podLabels["app.kubernetes.io/name"] = a.account
-	return rbac.Explained{Why: a.why, Object: &appsv1.Deployment{
+	return rbac.Explained{Why: o.reason(a), Object: &appsv1.Deployment{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: rbac.SystemNamespace, Name: a.account, Labels: podLabels},
 		Spec: appsv1.DeploymentSpec{

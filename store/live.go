@@ -76,6 +76,17 @@ func (r AgentReport) Key() string {
 	return AgentPrefix + string(r.Cluster) + "/reconciler/report"
 }
 
+// AgentProbe is what a cluster's proxy agent last saw of the names that its owner
+// allows it to look at.
+type AgentProbe struct {
+	Cluster trust.ClusterUID
+	Seen    time.Time
+	Report  []byte // probe.Report, JSON
+}
+
+// Key places a probe below its agent.
+func (p AgentProbe) Key() string { return AgentPrefix + string(p.Cluster) + "/proxy/probe" }
+
 // AgentInstance is one process of an agent.
 type AgentInstance struct {
 	Version         string

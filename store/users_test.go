@@ -33,7 +33,7 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Federated{ClientID: "i", Name: "f"},
 		store.Secret{ClientID: "i", ID: "s"},
 		store.SealedKey{Name: "k"},
-		store.AgentStatus{Cluster: "u", Agent: "proxy"}, store.AgentReport{Cluster: "u"},
+		store.AgentStatus{Cluster: "u", Agent: "proxy"}, store.AgentReport{Cluster: "u"}, store.AgentProbe{Cluster: "u"},
 		store.Mandate{Cluster: "u"},
 		store.Operation{ID: "o"},
 		store.Use{SourceID: "/subscriptions/s/x", BindingUID: "b"},

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/sallyport/sallyport/netenv/probe"
 	"github.com/sallyport/sallyport/trust"
 )
 
@@ -27,13 +28,14 @@ type config struct {
 	enrolToken string // file with a projected ServiceAccount token
 	kubeconfig string // "" means in-cluster
 	tunnels    int
+	probes     []probe.Target // what the owner allows this agent to look at; none by default
 	logLevel   string
 	logFormat  string
 }
 
 func parseFlags(agent string, args []string, stderr io.Writer) (*config, error) {
 	var c config
-	var cluster, keyFile, gateways string
+	var cluster, keyFile, gateways, probes string
 	f := flag.NewFlagSet("sallyport-agent "+agent, flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&c.server, "server", "", "`URL` of the control plane")
@@ -47,11 +49,15 @@ func parseFlags(agent string, args []string, stderr io.Writer) (*config, error) 
 	if agent == "proxy" {
 		f.StringVar(&gateways, "gateways", "", "`host:port,…` of the gateways; default: the control plane's")
 		f.IntVar(&c.tunnels, "tunnels", 2, "connections to hold, 1 to 4")
+		f.StringVar(&probes, "probes", "", "`name[:port],…` to resolve and connect to now and then, and to report on; nothing else is ever looked at; default: nothing")
 	}
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
 	err := c.complete(f.Args(), cluster, keyFile, gateways)
+	if err == nil && probes != "" {
+		c.probes, err = probe.ParseTargets(strings.Split(probes, ","))
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "sallyport-agent %s: %v\n", agent, err)
 	}

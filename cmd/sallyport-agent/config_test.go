@@ -48,6 +48,8 @@ func TestFlags(t *testing.T) {
 		{"no key", "--mandate-key", good[:4]},
 		{"not a key", "not PEM", append(good[:4:4], "--mandate-key", os.Args[0])},
 		{"bad gateway", "host:port", append(good[:6:6], "--gateways", "nowhere")},
+		{"probe of an address", "addresses and wildcards", append(good[:6:6], "--probes", "10.0.0.1:22")},
+		{"probe of a range of ports", "no port", append(good[:6:6], "--probes", "a.example:1-1024")},
 		{"too many tunnels", "--tunnels", append(good[:6:6], "--tunnels", "9")},
 		{"leftover", "unexpected", append(good[:6:6], "x")},
 		{"unknown flag", "not defined", append(good[:6:6], "--nope")},

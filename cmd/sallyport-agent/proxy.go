@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
@@ -21,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/internal/logs"
 	"github.com/sallyport/sallyport/internal/logs/klogs"
 	"github.com/sallyport/sallyport/mandate"
+	"github.com/sallyport/sallyport/netenv/probe"
 	"github.com/sallyport/sallyport/tunnel"
 )
 
@@ -75,7 +77,22 @@ func runProxy(ctx context.Context, c *config, stderr io.Writer) error {
 			return tunnel.Dial(ctx, tunnel.DialConfig{Addr: addr, TLS: conf})
 		},
 	})
-	return together(ctx, control.Run, p.Run, keeper.Run)
+	parts := []func(context.Context) error{control.Run, p.Run, keeper.Run}
+	if len(c.probes) > 0 {
+		parts = append(parts, c.repeater(control.Probe, log).Run)
+	}
+	return together(ctx, parts...)
+}
+
+// probeEvery is how often an agent looks at what its owner allows.
+const probeEvery = 10 * time.Minute
+
+// repeater looks at the owner's list and at nothing else: what control answers
+// to a report is not read.
+func (c *config) repeater(send func(context.Context, any) error, log *slog.Logger) probe.Repeater {
+	return probe.Repeater{Cluster: string(c.cluster), Targets: c.probes, Every: probeEvery, Log: log,
+		ResolvConf: func() (io.ReadCloser, error) { return os.Open("/etc/resolv.conf") },
+		Send:       func(ctx context.Context, r probe.Report) error { return send(ctx, r) }}
 }
 
 // together runs parts until one fails or ctx ends, and waits for all of them.

@@ -2,7 +2,9 @@
 // which addresses, and which answer over TCP and TLS, with timings. The agent
 // runs it inside a cluster; package netenv reads its Report.
 //
-// It owns looking, with the standard library only. It judges nothing.
+// It owns the closed list of what may be looked at, looking, and the report, with
+// the standard library only. It judges nothing, and takes no orders: what it looks
+// at is what its Targets say.
 package probe
 
 import (
@@ -56,8 +58,6 @@ type Prober struct {
 	Resolver *net.Resolver
 	// TLS for handshakes; the server name is set for each host.
 	TLS *tls.Config
-	// Port to connect to; 0 is 443.
-	Port int
 	// Timeout of each step; 0 is five seconds.
 	Timeout time.Duration
 	Now     func() time.Time
@@ -66,34 +66,31 @@ type Prober struct {
 // atOnce is how many names are looked at in parallel.
 const atOnce = 8
 
-// Run looks at every name and returns when all are done or ctx has ended.
+// Run looks at every target and returns when all are done or ctx has ended.
 // resolvConf is the text of /etc/resolv.conf.
-func (p Prober) Run(ctx context.Context, cluster string, names []string, resolvConf io.Reader) Report {
+func (p Prober) Run(ctx context.Context, cluster string, targets []Target, resolvConf io.Reader) Report {
 	now := p.Now
 	if now == nil {
 		now = time.Now
 	}
-	r := Report{Kind: Kind, Cluster: cluster, Time: now().UTC(), DNSServers: nameServers(resolvConf), Names: make([]Name, len(names)), Connections: make([]Connection, len(names))}
+	r := Report{Kind: Kind, Cluster: cluster, Time: now().UTC(), DNSServers: nameServers(resolvConf), Names: make([]Name, len(targets)), Connections: make([]Connection, len(targets))}
 	turns := make(chan struct{}, atOnce)
 	var all sync.WaitGroup
-	for i, n := range names {
+	for i, t := range targets {
 		all.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			r.Names[i], r.Connections[i] = p.look(ctx, n)
+			r.Names[i], r.Connections[i] = p.look(ctx, t)
 		})
 	}
 	all.Wait()
 	return r
 }
 
-func (p Prober) look(ctx context.Context, name string) (Name, Connection) {
-	timeout, port := p.Timeout, p.Port
+func (p Prober) look(ctx context.Context, t Target) (Name, Connection) {
+	name, port, timeout := t.Host, t.Port, p.Timeout
 	if timeout == 0 {
 		timeout = 5 * time.Second
-	}
-	if port == 0 {
-		port = 443
 	}
 	resolver := p.Resolver
 	if resolver == nil {

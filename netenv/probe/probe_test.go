@@ -24,8 +24,8 @@ func TestRunReportsWhatAnswersAndWhatDoesNot(t *testing.T) {
 	}
 	roots := s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	at := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
-	p := Prober{Port: port, TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Timeout: 5 * time.Second, Now: func() time.Time { return at }}
-	r := p.Run(t.Context(), "/c", []string{"127.0.0.1", "not a name"}, strings.NewReader("search x\nnameserver 10.0.0.10\n"))
+	p := Prober{TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Timeout: 5 * time.Second, Now: func() time.Time { return at }}
+	r := p.Run(t.Context(), "/c", []Target{{"127.0.0.1", port}, {"not a name", 443}}, strings.NewReader("search x\nnameserver 10.0.0.10\n"))
 	if r.Kind != Kind || r.Cluster != "/c" || !r.Time.Equal(at) || len(r.DNSServers) != 1 || r.DNSServers[0] != "10.0.0.10" {
 		t.Errorf("report: %+v", r)
 	}
@@ -42,7 +42,7 @@ func TestATLSFailureIsNamed(t *testing.T) {
 	defer s.Close()
 	_, portText, _ := net.SplitHostPort(s.Listener.Addr().String())
 	port, _ := strconv.Atoi(portText)
-	r := Prober{Port: port, Timeout: 5 * time.Second}.Run(t.Context(), "/c", []string{"127.0.0.1"}, nil)
+	r := Prober{Timeout: 5 * time.Second}.Run(t.Context(), "/c", []Target{{"127.0.0.1", port}}, nil)
 	if c := r.Connections[0]; !strings.HasPrefix(c.Error, "TLS: ") || c.TCP <= 0 {
 		t.Errorf("%+v", c)
 	}
