@@ -82,6 +82,17 @@ func (e *env) pools(cluster *Resource) []Value {
 	return pools
 }
 
+// unseenPools ends a rule for a cluster of which the input does not show the
+// pools: registered somewhere, or a data source.
+func (c *check) unseenPools(cluster *Resource) bool {
+	if len(c.pools(cluster)) > 0 || cluster.Get("agentPoolProfiles").State() == Known {
+		return false
+	}
+	v := cluster.Get("agentPoolProfiles")
+	c.about(cluster).see("node pools", v).unknown([]Ask{{Type: typeCluster, Scope: cluster.ID}}, "the node pools of cluster %s are not in the input", cluster.Name())
+	return true
+}
+
 // way is whether traffic gets from one place to another, and by which path.
 type way struct {
 	ok, known bool

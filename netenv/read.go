@@ -40,6 +40,9 @@ type Export struct {
 	Command string `json:"command,omitempty"`
 	// Error of the command: the listing proves nothing.
 	Error string `json:"error,omitempty"`
+	// Partial says that the documents show some of their resources' values:
+	// what they lack is unknown, not absent.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // Manifest says what a folder of exports holds. Collection writes it.
@@ -217,7 +220,7 @@ type input struct {
 }
 
 func (in *input) view(o object, at string) *view {
-	return &view{root: o, file: in.file, base: at, time: in.export.Time}
+	return &view{root: o, file: in.file, base: at, time: in.export.Time, partial: in.export.Partial}
 }
 
 // document finds out which form a file has.

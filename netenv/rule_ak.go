@@ -307,6 +307,9 @@ func ak10(c *check) {
 
 func ak11(c *check) {
 	for _, r := range c.g.list(typeCluster) {
+		if c.unseenPools(r) {
+			continue
+		}
 		subnets := c.poolSubnets(r)
 		if len(subnets) == 0 {
 			c.about(r).none("no subnet of your own")

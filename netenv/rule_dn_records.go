@@ -149,6 +149,21 @@ func dn04(c *check) {
 	}
 }
 
+// Names are what private endpoints have addresses for, sorted: what must resolve
+// to them inside the cluster.
+func (g *Graph) Names() []string {
+	var out []string
+	for _, p := range g.list(typeEndpoint) {
+		for _, n := range endpointNames(p) {
+			if n = strings.ToLower(strings.TrimSuffix(n, ".")); !strings.HasPrefix(n, "*") && plain(n) == n {
+				out = append(out, n)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // hasEndpointFor says whether an endpoint of the input has an address for a
 // name.
 func (e *env) hasEndpointFor(name string) bool {

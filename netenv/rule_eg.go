@@ -21,6 +21,9 @@ type traffic struct {
 
 func eg01(c *check) {
 	for _, r := range c.g.list(typeCluster) {
+		if c.unseenPools(r) {
+			continue
+		}
 		out := r.Get("networkProfile", "outboundType")
 		subnets := c.poolSubnets(r)
 		if len(subnets) == 0 && len(c.homesOf(r).gaps) == 0 || len(c.poolSubnets(r)) == 0 && !out.Is("userDefinedRouting") {

@@ -253,6 +253,9 @@ func (e *env) loads(cluster *Resource) (map[string]*burden, []string) {
 
 func vn03(c *check) {
 	for _, r := range c.g.list(typeCluster) {
+		if c.unseenPools(r) {
+			continue
+		}
 		loads, order := c.loads(r)
 		if len(order) == 0 {
 			c.about(r).none("pools stand in a VNet that Azure makes, and sizes")
@@ -292,6 +295,9 @@ func vn03(c *check) {
 
 func vn04(c *check) {
 	for _, r := range c.g.list(typeCluster) {
+		if c.unseenPools(r) {
+			continue
+		}
 		for _, id := range c.poolSubnets(r) {
 			s := c.g.Resource(id)
 			d := c.about(r, s)

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/cmd/sallyport/kube"
 	"github.com/sallyport/sallyport/deploy"
+	"github.com/sallyport/sallyport/netenv/probe"
 	"github.com/sallyport/sallyport/rbac"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -29,6 +30,7 @@ type connect struct {
 	httpsProxy, noProxy, trustBundle string
 	bundle, answer                   string
 	issuer, keysFile                 string
+	probes, environment              []string
 	apply, yes, noWait, noAgents     bool
 	timeout                          time.Duration
 }
@@ -66,6 +68,8 @@ The answer of step 2 is the cluster's public keys, by which its agents are known
 			f.text(&c.httpsProxy, "https-proxy", "", "CONNECT proxy that the agents dial through.")
 			f.text(&c.noProxy, "no-proxy", "", "Hosts that the agents reach without it, comma-separated.")
 			f.text(&c.trustBundle, "trust-bundle", "", "PEM file that replaces the system's roots in the agents.")
+			f.many(&c.probes, "allow-probes", "", "Names, or name:port, that the proxy agent may resolve and connect to now and then, and report on. It looks at nothing else. See 'sallyport env names'.")
+			f.many(&c.environment, "check-environment", "", "Folders or files of facts (see 'sallyport env collect'): check them first, and connect only if nothing fails.")
 			f.text(&c.bundle, "bundle", "", "Write the manifest into this file, for a machine that reaches the API server.")
 			f.text(&c.answer, "answer", "", "The file that 'connect --apply BUNDLE' wrote.")
 			f.text(&c.issuer, "service-account-issuer", "", "Issuer of the cluster's ServiceAccount tokens, instead of asking the cluster.")
@@ -100,12 +104,20 @@ func (a *app) connect(ctx context.Context, c *connect) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.readProbes(); err != nil {
+		return nil, err
+	}
 	id, err := a.clusterID(ctx, c.group, c.name)
 	if err != nil {
 		return nil, err
 	}
 	if c.answer != "" {
 		return a.connectAnswer(ctx, c, id)
+	}
+	if len(c.environment) > 0 {
+		if err := a.checkBefore(ctx, c.environment); err != nil {
+			return nil, err
+		}
 	}
 	var k *kube.Cluster
 	there := ""
@@ -141,6 +153,23 @@ func (a *app) connect(ctx context.Context, c *connect) (any, error) {
 		return a.applyConnection(ctx, c, k, id, objects)
 	}
 	return nil, a.printConnection(c, k, objects)
+}
+
+// readProbes writes the owner's list out, each with its port.
+func (c *connect) readProbes() error {
+	var list []string
+	for _, p := range c.probes {
+		list = append(list, commas(p)...)
+	}
+	targets, err := probe.ParseTargets(list)
+	if err != nil {
+		return usageError{fmt.Errorf("--allow-probes: %w", err)}
+	}
+	c.probes = nil
+	for _, t := range targets {
+		c.probes = append(c.probes, t.String())
+	}
+	return nil
 }
 
 // register makes sure that the cluster is registered, and that the API server is
@@ -197,7 +226,7 @@ func (a *app) handOver(ctx context.Context, c *connect, id string, k *kube.Clust
 func (c *connect) render(connection *client.Connection, roles []rbac.RoleConsent, have rbac.Installed) ([]rbac.Explained, error) {
 	p := connection.Properties
 	o := deploy.Options{Cluster: trust.ClusterUID(p.ClusterUID), Server: p.Server, ServerCA: []byte(p.ServerCA), MandateKey: []byte(p.MandateKey),
-		Image: c.image, Accept: roles, Have: have, HTTPSProxy: c.httpsProxy, NoProxy: c.noProxy, NoAgents: c.noAgents}
+		Image: c.image, Accept: roles, Have: have, HTTPSProxy: c.httpsProxy, NoProxy: c.noProxy, NoAgents: c.noAgents, Probes: c.probes}
 	if o.Image == "" {
 		o.Image = defaultImage()
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,15 +16,16 @@ import (
 )
 
 // envNoun is the checker of the secure environment. It needs no server and no
-// sign-in.
+// sign-in, unless asked to read one.
 func (a *app) envNoun() *cobra.Command {
 	return a.noun("env", "Check, explain and draw the secure network environment around AzureML on AKS.",
-		a.envCheck(), a.envExplain(), a.envDraw(), a.envFix(), a.envCollect(), a.envSize(), a.envPlan())
+		a.envCheck(), a.envExplain(), a.envDraw(), a.envFix(), a.envCollect(), a.envNames(), a.envSize(), a.envPlan())
 }
 
 // envOptions are the flags that checks share.
 type envOptions struct {
 	profile, deployer, skips, baseline string
+	fromServer                         bool
 }
 
 func (o *envOptions) flags(cmd *cobra.Command) {
@@ -33,10 +35,11 @@ func (o *envOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.deployer, "deployer", "", "Object id of who makes the resources (rule RB-02).")
 	f.StringVar(&o.skips, "skips", "", "YAML file of skips: code, resource, reason, until.")
 	f.StringVar(&o.baseline, "baseline", "", "JSON report of before: what failed there is not reported again.")
+	f.BoolVar(&o.fromServer, "from-server", false, "Read the clusters, bindings, workspaces and live probes of the context's server, too.")
 }
 
 // check reads the paths and judges them.
-func (o *envOptions) check(paths []string) (*netenv.Report, error) {
+func (o *envOptions) check(ctx context.Context, a *app, paths []string) (*netenv.Report, error) {
 	opts := netenv.Options{Deployer: o.deployer, Now: time.Now()}
 	var err error
 	if o.profile != "" {
@@ -54,11 +57,31 @@ func (o *envOptions) check(paths []string) (*netenv.Report, error) {
 			return nil, err
 		}
 	}
-	g, err := netenv.Read(paths...)
+	g, err := a.facts(ctx, paths, o.fromServer)
 	if err != nil {
 		return nil, err
 	}
 	return netenv.Check(g, opts), nil
+}
+
+// facts of files and folders, and of the server.
+func (a *app) facts(ctx context.Context, paths []string, fromServer bool) (*netenv.Graph, error) {
+	r := netenv.NewReader()
+	for _, p := range paths {
+		if err := r.AddPath(p); err != nil {
+			return nil, err
+		}
+	}
+	if fromServer {
+		list, err := a.serverFacts(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range list {
+			r.Add(a.context.Server+"/"+s.File, s.data, s.Export)
+		}
+	}
+	return r.Graph(), nil
 }
 
 func readSkips(path string) ([]netenv.Skip, error) {
@@ -122,10 +145,10 @@ func (a *app) envCheck() *cobra.Command {
 		Long: `Check exports of az, Resource Graph and ARM, templates, Terraform plans and live
 probes, in any mix. Exit code 0: nothing failed, and nothing of severity error
 is unknown.`,
-		Example: "  sallyport env check ./facts\n  sallyport env check plan.json facts/ -o sarif > env.sarif",
-		Args:    needPaths,
-		RunE: func(_ *cobra.Command, args []string) error {
-			r, err := o.check(args)
+		Example: "  sallyport env check ./facts\n  sallyport env check plan.json facts/ -o sarif > env.sarif\n  sallyport env check facts/ --from-server",
+		Args:    o.needPaths,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := o.check(cmd.Context(), a, args)
 			if err != nil {
 				return err
 			}
@@ -144,9 +167,9 @@ is unknown.`,
 	return cmd
 }
 
-func needPaths(_ *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return usagef("give a folder or files to read. See how to get them: sallyport env collect --help")
+func (o *envOptions) needPaths(_ *cobra.Command, args []string) error {
+	if len(args) == 0 && !o.fromServer {
+		return usagef("give a folder or files to read, or --from-server. See how to get them: sallyport env collect --help")
 	}
 	return nil
 }
@@ -182,9 +205,9 @@ func (a *app) envDraw() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "draw PATH...", Short: "Draw the network, failing edges marked; -f FILE.svg for a picture.",
 		Example: "  sallyport env draw ./facts\n  sallyport env draw ./facts -f network.svg",
-		Args:    needPaths,
-		RunE: func(_ *cobra.Command, args []string) error {
-			r, err := o.check(args)
+		Args:    o.needPaths,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := o.check(cmd.Context(), a, args)
 			if err != nil {
 				return err
 			}

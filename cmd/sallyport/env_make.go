@@ -23,9 +23,9 @@ func (a *app) envFix() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "fix PATH...", Short: "Write Terraform that creates what is missing. It runs nothing.",
 		Example: "  sallyport env fix ./facts > missing.tf",
-		Args:    needPaths,
-		RunE: func(_ *cobra.Command, args []string) error {
-			r, err := o.check(args)
+		Args:    o.needPaths,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := o.check(cmd.Context(), a, args)
 			if err != nil {
 				return err
 			}
@@ -99,12 +99,27 @@ func (a *app) envSize() *cobra.Command {
 
 func (a *app) envCollect() *cobra.Command {
 	var folder string
-	var run bool
+	var run, fromServer bool
 	cmd := &cobra.Command{
 		Use: "collect", Short: "Print, or with --run execute, the read-only az commands that fill a folder with facts.",
-		Example: "  sallyport env collect --subscription SUB\n  sallyport env collect --subscription SUB --run --folder facts",
+		Long: `Print, or with --run execute, the read-only az commands that fill a folder with
+facts, and a manifest that says what they prove. With --from-server the context's
+server is read instead: its clusters, bindings, workspaces, and what the agents of
+clusters saw whose owners allow probes.`,
+		Example: "  sallyport env collect --subscription SUB\n  sallyport env collect --subscription SUB --run --folder facts\n  sallyport env collect --from-server --folder facts",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if fromServer {
+				list, err := a.serverFacts(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if err := writeFacts(folder, list); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.err, "%d lists of %s are in %s. Next: sallyport env check %s\n", len(list), a.context.Server, folder, folder)
+				return nil
+			}
 			if a.sub == "" {
 				return usagef("the following arguments are required: --subscription")
 			}
@@ -115,8 +130,32 @@ func (a *app) envCollect() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&folder, "folder", "facts", "Folder for the answers and their manifest.")
+	cmd.Flags().BoolVar(&fromServer, "from-server", false, "Read the context's server instead of Azure.")
 	cmd.Flags().BoolVar(&run, "run", false, "Execute the commands; az must be signed in.")
 	return cmd
+}
+
+// envNames lists what a probe from inside the cluster should look at.
+func (a *app) envNames() *cobra.Command {
+	return &cobra.Command{
+		Use: "names PATH...", Short: "List the names that must resolve privately inside the cluster, for --allow-probes.",
+		Example: "  sallyport cluster connect -g G -n C --kube-context CONTEXT --allow-probes $(sallyport env names facts) --apply",
+		Args:    (&envOptions{}).needPaths,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			g, err := a.facts(cmd.Context(), args, false)
+			if err != nil {
+				return err
+			}
+			names := g.Names()
+			for _, n := range names {
+				fmt.Fprintln(a.out, n)
+			}
+			if len(names) == 0 {
+				fmt.Fprintln(a.err, "No private endpoint of the input has names. See how to get them: sallyport env collect --help")
+			}
+			return nil
+		},
+	}
 }
 
 // printListings prints the commands. Those of children follow from the answers:

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/netenv"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// shown is one list of the server, as a file of facts.
+type shown struct {
+	netenv.Export
+	data []byte
+}
+
+const (
+	workspaceType = "Microsoft.MachineLearningServices/workspaces"
+	computeType   = workspaceType + "/computes"
+	clusterType   = "Microsoft.ContainerService/managedClusters"
+	bindingType   = clusterType + "/trustedAccessRoleBindings"
+	roleType      = "Microsoft.ContainerService/locations/trustedAccessRoles"
+)
+
+// serverFacts are what the server of the context knows of a subscription: its
+// clusters with their bindings, roles and live probes, and the workspaces. Of a
+// cluster it knows what matters to access, so its picture is partial.
+func (a *app) serverFacts(ctx context.Context) ([]shown, error) {
+	sub, err := a.subscription(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &factsOf{app: a, ctx: ctx}
+	clusters, err := f.list("sallyport-clusters.json", clusterType, "/subscriptions/"+sub+"/providers/"+clusterType, client.ContainerServiceVersion, "/subscriptions/"+sub, true)
+	if err != nil {
+		return nil, err
+	}
+	regions := map[string]bool{}
+	for i, c := range clusters {
+		n := fmt.Sprint(i + 1)
+		if _, err := f.list("sallyport-bindings-"+n+".json", bindingType, client.BindingsPath(c.ID), client.ContainerServiceVersion, c.ID, false); err != nil {
+			return nil, err
+		}
+		if c.Location != "" && !regions[c.Location] {
+			regions[c.Location] = true
+			scope := "/subscriptions/" + sub + "/providers/Microsoft.ContainerService/locations/" + c.Location
+			if _, err := f.list("sallyport-roles-"+c.Location+".json", roleType, client.RolesPath(sub, c.Location), client.ContainerServiceVersion, scope, false); err != nil {
+				return nil, err
+			}
+		}
+		connection, err := a.arm.Connection(ctx, c.ID)
+		if err != nil && !notFound(err) {
+			return nil, err
+		}
+		if err == nil && len(connection.Properties.Probe) > 0 {
+			f.out = append(f.out, shown{netenv.Export{File: "sallyport-probe-" + n + ".json", Time: f.now()}, connection.Properties.Probe})
+		}
+	}
+	workspaces, err := f.optional("sallyport-workspaces.json", workspaceType, "/subscriptions/"+sub+"/providers/"+workspaceType, "/subscriptions/"+sub)
+	if err != nil {
+		return nil, err
+	}
+	for i, w := range workspaces {
+		if _, err := f.optional(fmt.Sprintf("sallyport-computes-%d.json", i+1), computeType, w.ID+"/computes", w.ID); err != nil {
+			return nil, err
+		}
+	}
+	return f.out, nil
+}
+
+// factsOf gathers lists.
+type factsOf struct {
+	*app
+	ctx context.Context
+	out []shown
+}
+
+type identified struct{ ID, Location string }
+
+func (f *factsOf) now() time.Time { return time.Now().UTC().Truncate(time.Second) }
+
+// list reads a whole list and keeps it, with what it proves.
+func (f *factsOf) list(file, typ, path, version, scope string, partial bool) ([]identified, error) {
+	rows, err := f.arm.List(f.ctx, path, version)
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(map[string]any{"value": rows})
+	if err != nil {
+		return nil, fmt.Errorf("keep %s: %w", path, err)
+	}
+	n := len(rows)
+	f.out = append(f.out, shown{netenv.Export{File: file, Type: typ, Scope: scope, Time: f.now(), Rows: &n, Command: "sallyport rest --method get --url " + path, Partial: partial}, data})
+	found := make([]identified, n)
+	for i, r := range rows {
+		if err := json.Unmarshal(r, &found[i]); err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+	return found, nil
+}
+
+// optional reads a list that this server may not have: as of the ML service, or
+// of a registered type of sources.
+func (f *factsOf) optional(file, typ, path, scope string) ([]identified, error) {
+	for _, version := range []string{"2024-10-01", client.SallyportVersion} {
+		found, err := f.list(file, typ, path, version, scope, true)
+		if err == nil {
+			return found, nil
+		}
+		if k := trust.KindOf(err); k != trust.NotFound && k != trust.Invalid && k != trust.Unsupported {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// writeFacts puts lists into a folder and notes them in its manifest, beside
+// what other commands brought.
+func writeFacts(folder string, facts []shown) error {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return fmt.Errorf("collect: %w", err)
+	}
+	path := filepath.Join(folder, netenv.ManifestFile)
+	m := netenv.Manifest{Kind: netenv.ManifestKind, Time: time.Now().UTC().Truncate(time.Second)}
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("collect: %w", err)
+	default:
+		m = netenv.Manifest{}
+		if err := json.Unmarshal(data, &m); err != nil || m.Kind != netenv.ManifestKind {
+			return trust.Errorf(trust.Invalid, "%s is no manifest of 'env collect'; give another --folder", path)
+		}
+	}
+	m.Files = slices.DeleteFunc(m.Files, func(e netenv.Export) bool { return strings.HasPrefix(e.File, "sallyport-") })
+	for _, s := range facts {
+		if err := replaceFile(filepath.Join(folder, s.File), s.data); err != nil {
+			return err
+		}
+		m.Files = append(m.Files, s.Export)
+	}
+	slices.SortStableFunc(m.Files, func(a, b netenv.Export) int { return cmp.Compare(a.File, b.File) })
+	if data, err = json.MarshalIndent(m, "", "  "); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	return replaceFile(path, append(data, '\n'))
+}
+
+// checkBefore judges the environment before something is done to it. What a
+// binding answers is not asked yet: it comes after connecting.
+func (a *app) checkBefore(ctx context.Context, paths []string) error {
+	g, err := a.facts(ctx, paths, true)
+	if err != nil {
+		return err
+	}
+	var later []netenv.Skip
+	for _, r := range netenv.Rules() {
+		if strings.HasPrefix(r.Code, "TA-") || slices.Contains([]string{"AK-02", "AK-03", "AK-04", "AK-12"}, r.Code) {
+			later = append(later, netenv.Skip{Code: r.Code, Reason: "a binding comes after connecting"})
+		}
+	}
+	r := netenv.Check(g, netenv.Options{Now: time.Now(), Skips: later})
+	if err := r.Write(a.err, "table"); err != nil {
+		return err
+	}
+	if !r.Proven(true) {
+		e := trust.Errorf(trust.Invalid, "the environment fails its check; nothing was done")
+		e.Hint = "mend it, or leave --check-environment out"
+		return e
+	}
+	return nil
+}
