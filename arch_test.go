@@ -28,7 +28,7 @@ var arrows = map[string]string{
 	"store":           "trust",
 	"operation":       "trust store arm",
 	"tunnel":          "",
-	"netenv":          "",
+	"netenv":          "netenv/probe", // its tests read what a probe writes
 	"netenv/probe":    "",
 	"web":             "",
 	"authority":       "trust store authn internal/seal",
