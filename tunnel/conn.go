@@ -3,7 +3,9 @@ package tunnel
 import (
 	"errors"
 	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,21 +14,35 @@ const closeGrace = 250 * time.Millisecond
 
 // watchedConn is what both HTTP/2 implementations get instead of the
 // connection itself: it hides *tls.Conn (net/http serves a TLS connection
-// with an ALPN name of its own as HTTP/1), tells when it was closed, keeps
-// the reason, and closes in bounded time.
+// with an ALPN name of its own as HTTP/1), gathers what is written, tells when
+// it was closed, keeps the reason, and closes in bounded time.
 type watchedConn struct {
 	net.Conn
+	w      *writer
+	client atomic.Pointer[http.ClientConn] // at a gateway: what writes
 	once   sync.Once
 	closed chan struct{} // closed when the connection is closed
+	idle   chan struct{} // closed when the writer has ended
 
 	mu    sync.Mutex
 	cause error // the first error of a read or write
 }
 
-func watch(conn net.Conn) *watchedConn {
-	return &watchedConn{Conn: conn, closed: make(chan struct{})}
+// watch takes charge of conn. The caller must Close what it returns and wait
+// until it is idle.
+func watch(conn net.Conn, writeTimeout time.Duration) *watchedConn {
+	c := &watchedConn{Conn: conn, w: newWriter(conn, writeTimeout), closed: make(chan struct{}), idle: make(chan struct{})}
+	go func() {
+		defer close(c.idle)
+		if err := c.w.run(); !errors.Is(err, net.ErrClosed) {
+			c.note(err)
+			_ = c.Close()
+		}
+	}()
+	return c
 }
 
+// Read implements io.Reader.
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err != nil {
@@ -35,13 +51,18 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// fewRequests are so few that gathering them would only wake a goroutine more.
+// The hello is one of them.
+const fewRequests = 4
+
+// Write implements io.Writer; see writer.
 func (c *watchedConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	if err != nil {
-		c.note(err)
-	}
-	return n, err
+	cc := c.client.Load()
+	return c.w.write(p, cc != nil && cc.InFlight() <= fewRequests)
 }
+
+// SetWriteDeadline does nothing: the writer has its own bound.
+func (c *watchedConn) SetWriteDeadline(time.Time) error { return nil }
 
 func (c *watchedConn) note(err error) {
 	c.mu.Lock()
@@ -66,6 +87,7 @@ func (c *watchedConn) reason() error {
 func (c *watchedConn) Close() error {
 	var err error
 	c.once.Do(func() {
+		c.w.stop(net.ErrClosed)
 		err = closeSoon(c.Conn)
 		close(c.closed)
 	})

@@ -13,7 +13,7 @@
 //	  drain, drained  ◀──── stream 1 ─────▶     drain, drained
 //
 // It owns: the connections of this process and which of them takes a request,
-// flow-control limits, liveness, the drain notice, raw (upgraded) streams,
+// flow-control limits, liveness, gathering what is written, the drain notice, raw (upgraded) streams,
 // reconnecting, and ending a running request from outside (Handle.End), for
 // which cancelling a context is not enough in Go's HTTP/2.
 //

@@ -114,8 +114,8 @@ type connKey struct{}
 //
 // In an http.Server that shares its port, Serve goes into TLSNextProto[ALPN].
 func (h *Hub) Serve(ctx context.Context, conn net.Conn, cluster string) error {
-	w := watch(conn)
-	defer w.Close()
+	w := watch(conn, h.limits.WriteTimeout)
+	defer func() { _ = w.Close(); <-w.idle }()
 	h.mu.Lock()
 	if h.draining {
 		h.mu.Unlock()
@@ -135,6 +135,7 @@ func (h *Hub) Serve(ctx context.Context, conn net.Conn, cluster string) error {
 		return fmt.Errorf("serve tunnel: %w", err)
 	}
 	defer cc.Close()
+	w.client.Store(cc)
 	l := &link{hub: h, cluster: cluster, cc: cc, conn: w}
 	if err := l.hello(ctx); err != nil {
 		return fmt.Errorf("serve tunnel: hello: %w", err)

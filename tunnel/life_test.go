@@ -355,7 +355,8 @@ func TestHelloFirst(t *testing.T) {
 			}), ServeConfig{})
 		}()
 		transport := newTransport(Limits{}.withDefaults())
-		cc, err := transport.NewClientConn(context.WithValue(t.Context(), connKey{}, net.Conn(watch(near))), "http", "tunnel:0")
+		watched := watch(near, time.Minute)
+		cc, err := transport.NewClientConn(context.WithValue(t.Context(), connKey{}, net.Conn(watched)), "http", "tunnel:0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -373,6 +374,8 @@ func TestHelloFirst(t *testing.T) {
 			t.Errorf("%s: no reason", name)
 		}
 		_ = cc.Close()
+		_ = watched.Close()
+		<-watched.idle
 	}
 }
 

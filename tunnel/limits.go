@@ -47,6 +47,8 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// Neither end sets WriteByteTimeout: writer bounds its own writes.
+
 // gatewayHTTP2 is for the HTTP/2 client, which only reads answers: its
 // connection window is far above what all answers may hold, because Go's
 // transport sets it to 1 GiB by itself.
@@ -56,7 +58,6 @@ func (l Limits) gatewayHTTP2() *http.HTTP2Config {
 		MaxReceiveBufferPerStream: streamWindow,
 		SendPingTimeout:           l.PingAfter,
 		PingTimeout:               l.PingTimeout,
-		WriteByteTimeout:          l.WriteTimeout,
 	}
 }
 
@@ -68,6 +69,5 @@ func (l Limits) agentHTTP2() *http.HTTP2Config {
 		MaxReceiveBufferPerStream:     streamWindow,
 		SendPingTimeout:               l.PingAfter,
 		PingTimeout:                   l.PingTimeout,
-		WriteByteTimeout:              l.WriteTimeout,
 	}
 }

@@ -44,8 +44,9 @@ var ErrDrained = errors.New("tunnel drained")
 // when their Handle has ended.
 func Serve(ctx context.Context, conn net.Conn, handler http.Handler, c ServeConfig) error {
 	s := newSession(conn, handler, c)
+	defer func() { <-s.conn.idle }()
 	if err := conn.SetDeadline(time.Time{}); err != nil {
-		_ = conn.Close()
+		_ = s.conn.Close()
 		return fmt.Errorf("serve tunnel: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })()
@@ -99,12 +100,13 @@ type session struct {
 }
 
 func newSession(conn net.Conn, handler http.Handler, c ServeConfig) *session {
+	limits := c.Limits.withDefaults()
 	s := &session{
 		log:     c.Log,
-		limits:  c.Limits.withDefaults(),
+		limits:  limits,
 		config:  c,
 		handler: handler,
-		conn:    watch(conn),
+		conn:    watch(conn, limits.WriteTimeout),
 		ended:   make(chan struct{}),
 		drained: make(chan struct{}),
 		goodbye: make(chan struct{}),
