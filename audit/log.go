@@ -18,11 +18,10 @@ import (
 // Defaults and bounds of the queue.
 const (
 	defaultQueue = 4096
-	overflow     = 16                   // times the queue: what is taken at most
-	fullBound    = time.Second          // how long the queue may be full before new requests are refused
-	batchBytes   = 64 << 10             // what one write holds at most, unless one line is longer
-	largestKept  = 16 << 10             // larger buffers are not pooled
-	gather       = 5 * time.Millisecond // between two writes: one for many requests
+	overflow     = 16                    // times the queue: what is taken at most
+	fullBound    = time.Second           // how long the queue may be full before new requests are refused
+	batchBytes   = 64 << 10              // what one write holds, and up to one line more
+	gather       = 20 * time.Millisecond // how long a record may wait for others: one write for many requests
 	firstRetry   = 50 * time.Millisecond
 	lastRetry    = time.Second
 )
@@ -40,7 +39,8 @@ type Config struct {
 // Log is a bounded queue in front of one writer. Its methods may be called by
 // any number of goroutines; none of them waits for the sink.
 //
-// Lines are written within a few milliseconds, those of many requests at once.
+// Records are encoded and written some milliseconds later, those of many
+// requests at once: a request wakes nobody and its record costs it a copy.
 //
 // A record of a request that was let through is taken even when the queue is
 // full: within the second until new requests are refused, and from what runs
@@ -53,14 +53,14 @@ type Log struct {
 	log      *slog.Logger
 	metrics  *metrics
 
-	pool      sync.Pool
 	unwritten atomic.Int64  // records that were taken and not written yet
 	fullSince atomic.Int64  // Unix nanoseconds; 0: it has room
 	failing   atomic.Bool   // the last write failed
-	more      chan struct{} // capacity 1: there is something to write
+	due       *time.Timer   // runs while something waits
+	many      chan struct{} // capacity 1: so many wait that they are due now
 
 	mu      sync.Mutex // guards what follows
-	waiting []*[]byte
+	waiting []Event
 	closed  bool
 }
 
@@ -80,8 +80,9 @@ func New(c Config) *Log {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{sink: c.Sink, letReads: c.LetReads, limit: c.Queue, now: c.Now, log: c.Log, more: make(chan struct{}, 1)}
-	l.pool.New = func() any { b := make([]byte, 0, 2048); return &b }
+	l := &Log{sink: c.Sink, letReads: c.LetReads, limit: c.Queue, now: c.Now, log: c.Log, many: make(chan struct{}, 1)}
+	l.due = time.NewTimer(gather)
+	l.due.Stop()
 	l.metrics = newMetrics(c.Registerer, l)
 	return l
 }
@@ -109,15 +110,14 @@ func (l *Log) stuck() bool {
 	return since != 0 && l.now().UnixNano()-since >= int64(fullBound)
 }
 
-// Record queues an event. An error means that the record is lost, which is
+// Record queues a copy of an event; what it points to must not change any more.
+// An error means that the record is lost, which is
 // counted and logged: after Run has ended, when the queue has overflowed, and
 // with LetReads for requests that only read while the sink is dead.
 func (l *Log) Record(ctx context.Context, e *Event) error {
 	if l.letReads && l.stuck() && e.Attributes != nil && Reads(e.Attributes.Verb) {
 		return l.lost(ctx, e, errOverflow)
 	}
-	buf := l.pool.Get().(*[]byte)
-	*buf = e.append((*buf)[:0])
 	n := l.unwritten.Add(1)
 	l.mu.Lock()
 	if l.closed || n > int64(l.limit)*overflow {
@@ -129,14 +129,19 @@ func (l *Log) Record(ctx context.Context, e *Event) error {
 		l.unwritten.Add(-1)
 		return l.lost(ctx, e, err)
 	}
-	l.waiting = append(l.waiting, buf)
+	if len(l.waiting) == 0 {
+		l.due.Reset(gather)
+	}
+	l.waiting = append(l.waiting, *e)
 	l.mu.Unlock()
 	if n >= int64(l.limit) {
 		l.fullSince.CompareAndSwap(0, l.now().UnixNano())
 	}
-	select {
-	case l.more <- struct{}{}:
-	default:
+	if n >= int64(l.limit)/2 {
+		select {
+		case l.many <- struct{}{}:
+		default:
+		}
 	}
 	return nil
 }
@@ -155,37 +160,20 @@ func (l *Log) lost(ctx context.Context, e *Event, err error) error {
 // told in the error.
 func (l *Log) Run(ctx context.Context) error {
 	defer l.end()
-	batch := make([]byte, 0, batchBytes)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	var wrote time.Time
+	defer l.due.Stop()
+	w := &batch{lines: make([]byte, 0, batchBytes)}
 	for {
 		select {
-		case <-l.more:
-			l.gather(ctx, timer, wrote)
-			if err := l.writeAll(ctx, &batch); err != nil {
-				return err
-			}
-			wrote = time.Now()
+		case <-l.due.C:
+		case <-l.many:
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			return l.writeAll(last, &batch)
+			return l.writeAll(last, w)
 		}
-	}
-}
-
-// gather waits for more lines until a moment after the last write, unless there
-// are many.
-func (l *Log) gather(ctx context.Context, timer *time.Timer, wrote time.Time) {
-	wait := gather - time.Since(wrote)
-	if wait <= 0 || l.unwritten.Load() >= int64(l.limit)/2 {
-		return
-	}
-	timer.Reset(wait)
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+		if err := l.writeAll(ctx, w); err != nil {
+			return err
+		}
 	}
 }
 
@@ -195,28 +183,31 @@ func (l *Log) end() {
 	l.closed = true
 }
 
+// batch is what the writer uses over and over.
+type batch struct {
+	lines []byte
+	taken []Event
+}
+
 // writeAll writes everything that waits.
-func (l *Log) writeAll(ctx context.Context, batch *[]byte) error {
+func (l *Log) writeAll(ctx context.Context, w *batch) error {
 	for {
+		clear(w.taken) // holds on to nothing of the requests
 		l.mu.Lock()
-		taken := l.waiting
-		l.waiting = nil
+		w.taken, l.waiting = l.waiting, w.taken[:0]
 		l.mu.Unlock()
-		if len(taken) == 0 {
+		if len(w.taken) == 0 {
 			return nil
 		}
-		for len(taken) > 0 {
-			*batch = (*batch)[:0]
+		for left := w.taken; len(left) > 0; {
+			w.lines = w.lines[:0]
 			n := 0
-			for n < len(taken) && len(*batch) < batchBytes {
-				*batch = append(*batch, *taken[n]...)
-				if cap(*taken[n]) <= largestKept {
-					l.pool.Put(taken[n])
-				}
+			for n < len(left) && len(w.lines) < batchBytes {
+				w.lines = left[n].append(w.lines)
 				n++
 			}
-			taken = taken[n:]
-			if err := l.write(ctx, *batch); err != nil {
+			left = left[n:]
+			if err := l.write(ctx, w.lines); err != nil {
 				left := l.unwritten.Load()
 				l.metrics.lost.Add(float64(left))
 				return fmt.Errorf("write audit log: %w; %d lines are lost", err, left)
@@ -224,6 +215,9 @@ func (l *Log) writeAll(ctx context.Context, batch *[]byte) error {
 			if l.unwritten.Add(int64(-n)) < int64(l.limit) {
 				l.fullSince.Store(0)
 			}
+		}
+		if cap(w.taken) > l.limit {
+			w.taken = nil // as many do not wait usually
 		}
 	}
 }
