@@ -247,7 +247,7 @@ func copyAnswer(w http.ResponseWriter, resp *http.Response) {
 		w.Header()[name] = values
 	}
 	w.WriteHeader(resp.StatusCode)
-	if _, err := copyBody(w, resp.Body, resp.ContentLength < 0); err != nil {
+	if _, err := tunnel.CopyAnswer(w, resp.Body, resp.ContentLength < 0); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -2,10 +2,8 @@ package gateway
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"net/url"
-	"sync"
 
 	"github.com/sallyport/sallyport/request"
 	"github.com/sallyport/sallyport/trust"
@@ -69,7 +67,7 @@ func (x *exchange) answer(resp *http.Response) error {
 	}
 	x.started = true
 	x.w.WriteHeader(resp.StatusCode)
-	n, err := copyBody(x.w, resp.Body, flowing)
+	n, err := tunnel.CopyAnswer(x.w, resp.Body, flowing)
 	x.event.Out = n
 	if err == nil {
 		err = x.handle.Context().Err() // ended between two pieces is not complete
@@ -85,43 +83,6 @@ func (x *exchange) answer(resp *http.Response) error {
 		x.event.Ended = "complete"
 	}
 	return nil
-}
-
-const copyBytes = 16 << 10
-
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBytes); return &b }}
-
-// copyBody copies until the answer ends, and returns how much was written. With
-// flush each piece goes on at once.
-func copyBody(w http.ResponseWriter, body io.Reader, flush bool) (written int64, err error) {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	rc := http.NewResponseController(w)
-	if flush {
-		if err := rc.Flush(); err != nil { // the header: a watch may have nothing to say yet
-			return 0, err
-		}
-	}
-	for {
-		n, readErr := body.Read(*buf)
-		if n > 0 {
-			if _, err := w.Write((*buf)[:n]); err != nil {
-				return written, err
-			}
-			written += int64(n)
-			if flush {
-				if err := rc.Flush(); err != nil {
-					return written, err
-				}
-			}
-		}
-		if readErr == io.EOF {
-			return written, nil
-		}
-		if readErr != nil {
-			return written, readErr
-		}
-	}
 }
 
 // roundTrip takes this replica's own tunnel, or a peer's.

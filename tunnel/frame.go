@@ -21,7 +21,7 @@ const (
 // buffers holds the copy buffers of both ends.
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// BufferPool lends the tunnel's 16 KiB buffers to httputil.ReverseProxy.
+// BufferPool lends the tunnel's 16 KiB buffers.
 type BufferPool struct{}
 
 // Get returns a buffer of 16 KiB.

@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"log"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"time"
 
@@ -62,12 +60,10 @@ func joinBase(base, path string) string {
 	return base + path
 }
 
-type requestKey struct{}
-
 // inFlight is a request that was let in, with what forwarding it needs.
 type inFlight struct {
-	*request
-	parsed    *wire.Request
+	request
+	parsed    *wire.Request // nil when it could not be read
 	requestID string
 	token     string
 }
@@ -78,16 +74,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer handle.Done()
 	q, err := p.admit(handle, r)
 	if err != nil {
-		var a *trust.Attributes
-		if q != nil {
-			a = &q.attributes
-		}
-		p.refuse(w, r, err, a)
+		p.refuse(w, r, err, q)
 		return
 	}
-	defer p.running.leave(q.request)
+	defer p.running.leave(&q.request)
 	if q.token, err = p.tokens.get(handle.Context(), q.binding); err != nil {
-		p.refuse(w, r, err, &q.attributes)
+		p.refuse(w, r, err, q)
 		return
 	}
 	if q.stream {
@@ -99,11 +91,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.upgrade(w, r, q)
 		return
 	}
-	p.forward.ServeHTTP(w, r.WithContext(context.WithValue(handle.Context(), requestKey{}, q)))
+	p.forward(w, r, q)
 }
 
-// admit reads the request and decides. What it returns is running: leave must
-// follow.
+// admit reads the request and decides. Without an error what it returns is
+// running, and leave must follow; with one it is what could be read, or nil.
 func (p *Proxy) admit(handle *tunnel.Handle, r *http.Request) (*inFlight, error) {
 	if !p.watchdog.Fresh() {
 		return nil, errStale
@@ -112,71 +104,84 @@ func (p *Proxy) admit(handle *tunnel.Handle, r *http.Request) (*inFlight, error)
 	if err != nil {
 		return nil, err
 	}
+	q := &inFlight{request: request{handle: handle, binding: envelope.Binding}, requestID: envelope.RequestID}
 	if err := wire.CheckRequestHeaders(r.Header, r.Trailer); err != nil {
-		return nil, err
+		return q, err
 	}
 	protocol := ""
 	if handle.IsUpgrade() {
 		if protocol, err = wire.Protocol(r.Header.Get("Upgrade")); err != nil {
-			return nil, err
+			return q, err
 		}
 	}
-	parsed, err := wire.Parse(r.Method, r.RequestURI, protocol)
-	if err != nil {
-		return nil, err
-	}
-	q := &inFlight{
-		request:   &request{handle: handle, binding: envelope.Binding, attributes: parsed.Attributes, stream: parsed.Stream},
-		parsed:    parsed,
-		requestID: envelope.RequestID,
-	}
-	if err := p.running.enter(q.request); err != nil {
+	if q.parsed, err = wire.Parse(r.Method, r.RequestURI, protocol); err != nil {
 		return q, err
 	}
-	return q, nil
+	q.attributes, q.stream = &q.parsed.Attributes, q.parsed.Stream
+	return q, p.running.enter(&q.request)
 }
 
-func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, err error, a *trust.Attributes) {
+// refuse answers with a Status. q is nil for a request that could not be read.
+func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, err error, q *inFlight) {
+	var id string
+	var a *trust.Attributes
+	if q != nil {
+		id, a = q.requestID, q.attributes
+	}
 	retry := 0
 	if trust.KindOf(err) == trust.Unavailable {
 		retry = 1
 	}
 	p.metrics.refused.Inc()
-	p.log.InfoContext(r.Context(), "request refused", "request_id", r.Header.Get("Sallyport-Request-Id"), "kind", trust.KindOf(err).String(), "error", err)
+	p.log.InfoContext(r.Context(), "request refused", "request_id", id, "kind", trust.KindOf(err).String(), "error", err)
 	w.Header()[wire.RefusedBy] = []string{trust.KindOf(err).String()}
 	wire.Refuse(w, r, err, a, retry)
 }
 
-// newForward is the part for requests that are no upgrades.
-func (p *Proxy) newForward() *httputil.ReverseProxy {
-	return &httputil.ReverseProxy{
-		Rewrite: func(pr *httputil.ProxyRequest) {
-			q := pr.In.Context().Value(requestKey{}).(*inFlight)
-			pr.Out.URL = p.upstream.target(q.parsed.Target)
-			pr.Out.Host = pr.Out.URL.Host
-			dress(pr.Out.Header, q)
-		},
-		Transport:  p.upstream.h2,
-		BufferPool: tunnel.BufferPool{},
-		ModifyResponse: func(resp *http.Response) error {
-			q := resp.Request.Context().Value(requestKey{}).(*inFlight)
-			return p.checkAnswer(resp, q)
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			q := r.Context().Value(requestKey{}).(*inFlight)
-			if cause := context.Cause(r.Context()); cause != nil {
-				err = cause
-			}
-			p.refuse(w, r, upstreamError(err), &q.attributes)
-		},
-		// What ReverseProxy logs is the end of streams, already told otherwise.
-		ErrorLog: log.New(discard{}, "", 0),
+// forward carries a request that is no upgrade, and its answer. It does what
+// httputil.ReverseProxy would do, less what nothing here needs: copies of
+// request and headers, 1xx answers, trailers (the gateway passes neither on).
+func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, q *inFlight) {
+	resp, err := p.upstream.h2.RoundTrip(p.outgoing(r, q))
+	if err == nil {
+		q.handle.Add(resp.Body) // cancelling alone does not end an answer that nobody reads
+		defer resp.Body.Close()
+		if err = p.checkAnswer(resp, q); err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+			err = trust.Errorf(trust.Unavailable, "the API server switched protocols without being asked to")
+		}
+	}
+	if err != nil {
+		if cause := context.Cause(q.handle.Context()); cause != nil {
+			err = cause
+		}
+		p.refuse(w, r, upstreamError(err), q)
+		return
+	}
+	h := w.Header()
+	for name, values := range resp.Header {
+		h[name] = values
+	}
+	w.WriteHeader(resp.StatusCode)
+	// An answer without a length may be a stream: each piece goes on at once.
+	flowing := resp.ContentLength < 0 && q.parsed.Method != http.MethodHead
+	if _, err := tunnel.CopyAnswer(w, resp.Body, flowing); err != nil {
+		panic(http.ErrAbortHandler) // the gateway must see that something is missing
 	}
 }
 
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
+// outgoing is the request as the API server gets it. The header is edited in
+// place: nothing else reads it but who refuses, whose answer it does not change.
+func (p *Proxy) outgoing(r *http.Request, q *inFlight) *http.Request {
+	dress(r.Header, q)
+	out := &http.Request{
+		Method: q.parsed.Method, URL: p.upstream.target(q.parsed.Target), Host: p.upstream.base.Host,
+		Header: r.Header, Body: r.Body, ContentLength: r.ContentLength,
+	}
+	if r.ContentLength == 0 {
+		out.Body = nil // known to be empty, so that it may be sent again on another connection
+	}
+	return out.WithContext(q.handle.Context())
+}
 
 // dress turns the headers that came through the tunnel into those that the API
 // server sees: no identity but the binding's, and the request's id. It is the

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"time"
 
@@ -61,7 +60,6 @@ type Proxy struct {
 	watchdog *mandate.Watchdog
 	running  running
 	tokens   *tokens
-	forward  *httputil.ReverseProxy
 	upstream *upstream
 	metrics  *metrics
 	changed  chan struct{} // a state was applied: tell control
@@ -97,7 +95,6 @@ func New(c Config) (*Proxy, error) {
 	p.running.live = map[*request]struct{}{}
 	p.tokens = newTokens(c.Agent, c.APIServer, c.Now)
 	p.upstream = newUpstream(c.APIServer, c.TLS)
-	p.forward = p.newForward()
 	return p, nil
 }
 

@@ -48,7 +48,7 @@ type reviewKey struct {
 func (p *Proxy) recheckOnce(ctx context.Context) {
 	groups := map[reviewKey][]*request{}
 	for _, q := range p.running.streams() {
-		key := reviewKey{q.binding, q.identity(), q.attributes}
+		key := reviewKey{q.binding, q.identity(), *q.attributes}
 		groups[key] = append(groups[key], q)
 	}
 	for key, streams := range groups {

@@ -48,7 +48,7 @@ func (t *table) decide(uid trust.BindingUID, a *trust.Attributes) error {
 type request struct {
 	handle     *tunnel.Handle
 	binding    trust.BindingUID
-	attributes trust.Attributes
+	attributes *trust.Attributes // nil before they were read
 	stream     bool
 	as         atomic.Pointer[string] // the ServiceAccount's uid, once its token is there
 }
@@ -75,7 +75,7 @@ type running struct {
 func (r *running) enter(q *request) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.table.decide(q.binding, &q.attributes); err != nil {
+	if err := r.table.decide(q.binding, q.attributes); err != nil {
 		return err
 	}
 	r.live[q] = struct{}{}
@@ -96,7 +96,7 @@ func (r *running) apply(t *table) int {
 	r.table = t
 	n := 0
 	for q := range r.live {
-		if err := t.decide(q.binding, &q.attributes); err != nil {
+		if err := t.decide(q.binding, q.attributes); err != nil {
 			q.handle.End(err)
 			n++
 		}

@@ -31,7 +31,7 @@ func (p *Proxy) upgrade(w http.ResponseWriter, r *http.Request, q *inFlight) {
 	defer cancel()
 	conn, err := p.upstream.dialHTTP1(ctx)
 	if err != nil {
-		p.refuse(w, r, upstreamError(err), &q.attributes)
+		p.refuse(w, r, upstreamError(err), q)
 		return
 	}
 	q.handle.Add(conn) // End and Done close it
@@ -40,12 +40,12 @@ func (p *Proxy) upgrade(w http.ResponseWriter, r *http.Request, q *inFlight) {
 		if cause := context.Cause(q.handle.Context()); cause != nil {
 			err = cause
 		}
-		p.refuse(w, r, upstreamError(err), &q.attributes)
+		p.refuse(w, r, upstreamError(err), q)
 		return
 	}
 	defer resp.Body.Close()
 	if err := p.checkAnswer(resp, q); err != nil {
-		p.refuse(w, r, err, &q.attributes)
+		p.refuse(w, r, err, q)
 		return
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
@@ -53,7 +53,7 @@ func (p *Proxy) upgrade(w http.ResponseWriter, r *http.Request, q *inFlight) {
 		return
 	}
 	if !strings.EqualFold(resp.Header.Get("Upgrade"), q.parsed.Upgrade) && resp.Header.Get("Upgrade") != "" {
-		p.refuse(w, r, trust.Errorf(trust.Unavailable, "the API server upgraded to another protocol than was asked for"), &q.attributes)
+		p.refuse(w, r, trust.Errorf(trust.Unavailable, "the API server upgraded to another protocol than was asked for"), q)
 		return
 	}
 	resp.Header.Set("Upgrade", q.parsed.Upgrade)
