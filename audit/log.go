@@ -21,7 +21,7 @@ const (
 	overflow     = 16                    // times the queue: what is taken at most
 	fullBound    = time.Second           // how long the queue may be full before new requests are refused
 	batchBytes   = 64 << 10              // what one write holds, and up to one line more
-	gather       = 20 * time.Millisecond // how long a record may wait for others: one write for many requests
+	gather       = 50 * time.Millisecond // how long a record may wait for others: one write for many requests
 	firstRetry   = 50 * time.Millisecond
 	lastRetry    = time.Second
 )
