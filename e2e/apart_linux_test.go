@@ -188,7 +188,7 @@ func TestRolesApart(t *testing.T) {
 	})
 	// Control says nothing: the agent refuses after 30 s by its own clock.
 	t.Run("control silent", func(t *testing.T) {
-		way{name: "control silent", bound: silence, byAgent: true, back: a.thaw("control"), take: func(context.Context, *world, *victim) error {
+		way{name: "control silent", bound: silence, back: a.thaw("control"), take: func(context.Context, *world, *victim) error {
 			return a.Process("control").Signal(syscall.SIGSTOP)
 		}}.run(t, a.world)
 	})

@@ -41,10 +41,6 @@ type way struct {
 	// repaired: the reconciler makes it good again, so that new requests are let
 	// through. What ran under what was there before ends all the same.
 	repaired bool
-	// byAgent: the agent ends it alone. The gateway learns that with the next byte
-	// that it can write, so a caller that does not read finds the end behind what
-	// was on its way.
-	byAgent bool
 	// frozen: the gateway can end nothing; what the API server's own audit log says
 	// is measured instead.
 	frozen bool
@@ -93,9 +89,9 @@ func ways() []way {
 				_, err := w.Wait(ctx, http.MethodPost, w.ClusterID()+"/start", client.ContainerServiceVersion, nil)
 				return err
 			}},
-		{name: "owner deletes the ServiceAccount", bound: byOwner, byAgent: true, repaired: true, take: owner("serviceaccount", "-n", "sallyport-bindings")},
+		{name: "owner deletes the ServiceAccount", bound: byOwner, repaired: true, take: owner("serviceaccount", "-n", "sallyport-bindings")},
 		// While the reconciler runs, it repairs this before anybody sees it.
-		{name: "owner deletes the ClusterRoleBindings, the reconciler is away", bound: byOwner, byAgent: true,
+		{name: "owner deletes the ClusterRoleBindings, the reconciler is away", bound: byOwner,
 			take: func(ctx context.Context, w *world, v *victim) error {
 				if err := w.Process(installation.Reconciler).Signal(syscall.SIGSTOP); err != nil {
 					return err
@@ -105,10 +101,10 @@ func ways() []way {
 			back: func(_ context.Context, w *world) error {
 				return w.Process(installation.Reconciler).Signal(syscall.SIGCONT)
 			}},
-		{name: "owner withdraws the acceptance", bound: byOwner, byAgent: true, keeps: func(kind string) bool { return kind == "watch of pods" },
+		{name: "owner withdraws the acceptance", bound: byOwner, keeps: func(kind string) bool { return kind == "watch of pods" },
 			take: func(ctx context.Context, w *world, _ *victim) error { return w.accept(ctx, "--withdraw") },
 			back: func(ctx context.Context, w *world) error { return w.accept(ctx) }},
-		{name: "owner deletes the ClusterRole", bound: byOwner, byAgent: true, keeps: func(kind string) bool { return kind == "watch of pods" },
+		{name: "owner deletes the ClusterRole", bound: byOwner, keeps: func(kind string) bool { return kind == "watch of pods" },
 			take: func(ctx context.Context, w *world, _ *victim) error {
 				out, err := w.Cluster.Kubectl(ctx, "get", "clusterroles", "-o", "name")
 				if err != nil {
@@ -123,7 +119,7 @@ func ways() []way {
 				return fmt.Errorf("no ClusterRole of the role among %s", out)
 			},
 			back: func(ctx context.Context, w *world) error { return w.accept(ctx) }},
-		{name: "owner deletes the namespace of bindings", bound: byOwner, byAgent: true,
+		{name: "owner deletes the namespace of bindings", bound: byOwner,
 			take: func(ctx context.Context, w *world, _ *victim) error {
 				_, err := w.Cluster.Kubectl(ctx, "delete", "namespace", "sallyport-bindings", "--wait=false")
 				return err
@@ -361,9 +357,6 @@ func (c way) run(t *testing.T, w *world) {
 		if c.keeps != nil && c.keeps(shapes[n].kind) {
 			continue
 		}
-		if c.byAgent && st.stalled {
-			continue
-		}
 		at, err := st.ended(time.Until(deadline))
 		if err != nil {
 			t.Error(err)
@@ -376,18 +369,6 @@ func (c way) run(t *testing.T, w *world) {
 		lines = append(lines, fmt.Sprintf("%-24s ended %6.1f ms, last byte %6.1f ms", st.kind, ms(took), ms(last)))
 		if took > answered+c.bound {
 			t.Errorf("%s ended %s after the change was asked for, which was answered after %s: the bound is %s", st.kind, took, answered, c.bound)
-		}
-	}
-	if c.byAgent {
-		for _, st := range streams {
-			if !st.stalled {
-				continue
-			}
-			n, err := st.drain(5 * time.Second)
-			if err != nil || n > mostBuffered {
-				t.Errorf("%s: %d bytes, %v", st.kind, n, err)
-			}
-			lines = append(lines, fmt.Sprintf("%-24s had %d bytes on their way", st.kind, n))
 		}
 	}
 	if c.repaired {
@@ -467,9 +448,5 @@ func (w *world) streamsEnded(uid string) (map[string]time.Time, error) {
 	}
 	return ended, nil
 }
-
-// mostBuffered is what may be on its way to a caller that does not read: the
-// tunnel's window of a stream at the gateway and the sockets' buffers.
-const mostBuffered = 8 << 20
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

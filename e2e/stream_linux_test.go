@@ -28,7 +28,6 @@ type stream struct {
 	last    atomic.Int64 // UnixNano of the last byte that was read
 	closed  atomic.Bool  // by the caller
 	stalled bool
-	rest    io.Reader // of a stalled one: what it did not read
 	done    chan struct{}
 	at      time.Time // of the end; read after done
 }
@@ -114,7 +113,6 @@ func (w *world) open(ctx context.Context, s shape, token string) (*stream, error
 		raw.Close()
 		return nil, fmt.Errorf("%s: %w", s.kind, err)
 	}
-	st.rest = r
 	if s.stalled {
 		go st.watchSocket()
 	} else {
@@ -206,20 +204,6 @@ func (st *stream) ended(bound time.Duration) (time.Time, error) {
 	case <-time.After(bound):
 		return time.Time{}, fmt.Errorf("%s goes on after %s", st.kind, bound)
 	}
-}
-
-// drain reads what a stalled caller did not, and returns how much it was.
-func (st *stream) drain(bound time.Duration) (int64, error) {
-	if err := st.conn.SetReadDeadline(time.Now().Add(bound)); errors.Is(err, net.ErrClosed) {
-		return 0, nil // it was seen to have ended, and closed
-	} else if err != nil {
-		return 0, err
-	}
-	n, err := io.Copy(io.Discard, st.rest)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return n, fmt.Errorf("%s goes on: %w", st.kind, err)
-	}
-	return n, nil
 }
 
 func (st *stream) alive() bool {

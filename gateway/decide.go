@@ -17,6 +17,7 @@ var (
 	errIdentity = trust.Errorf(trust.Unauthenticated, "the caller's identity, credential or signing key was withdrawn")
 	errStale    = trust.Errorf(trust.Unavailable, "the gateway lost touch with the store")
 	errLease    = trust.Errorf(trust.Unavailable, "the gateway lost its lease")
+	errAgent    = trust.Errorf(trust.Unavailable, "the cluster's agent ended it")
 	errShutdown = trust.Errorf(trust.Unavailable, "the gateway is shutting down")
 )
 

@@ -119,7 +119,7 @@ func (x *exchange) steps(cluster trust.ClusterUID, target string) error {
 	}
 	// Registered first, decided second: what takes the right away in between
 	// finds the flight.
-	f := &flight{handle: x.handle, caller: caller, from: x.from, cluster: cluster, attributes: &x.request.Attributes}
+	f := &flight{id: x.event.ID, handle: x.handle, caller: caller, from: x.from, cluster: cluster, attributes: &x.request.Attributes}
 	if err := g.flights.add(f); err != nil {
 		return err
 	}
@@ -165,6 +165,12 @@ func (x *exchange) pass(cluster trust.ClusterUID, b *bound) error {
 		return x.upgrade(cluster, out)
 	}
 	return x.proxy(cluster, out)
+}
+
+// begin notes that an answer of the cluster begins.
+func (x *exchange) begin() {
+	x.started = true
+	x.flight.begin()
 }
 
 // refuse answers with a Status, if nothing was answered yet.

@@ -129,6 +129,7 @@ func New(c Config) (*Gateway, error) {
 	g.hub = tunnel.NewHub(tunnel.Config{
 		Log: c.Log, Registerer: c.Registerer, Replica: c.Replica, Limits: c.TunnelLimits,
 		OnChange: g.replica.tunnelsChanged,
+		OnEnded:  func(cluster, id string) { g.flights.agentEnded(trust.ClusterUID(cluster), id) },
 	})
 	g.metrics = newMetrics(c.Registerer, g)
 	return g, nil

@@ -65,7 +65,7 @@ func (x *exchange) answer(resp *http.Response) error {
 	for name, values := range resp.Header {
 		h[name] = values
 	}
-	x.started = true
+	x.begin()
 	x.w.WriteHeader(resp.StatusCode)
 	n, err := tunnel.CopyAnswer(x.w, resp.Body, flowing)
 	x.event.Out = n

@@ -70,11 +70,23 @@ func (w *world) measured() (string, *meter) {
 // streams is an agent with one handler for each way to run long.
 type streams struct {
 	began, ended atomic.Int64
+	running      sync.Map // *tunnel.Handle → name
+}
+
+// endAll ends everything as an agent does whose state no longer allows it.
+func (s *streams) endAll() {
+	s.running.Range(func(h, _ any) bool {
+		h.(*tunnel.Handle).End(errors.New("the agent's own reason"))
+		return true
+	})
 }
 
 func (s *streams) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := tunnel.NewHandle(w, r)
 	defer h.Done()
+	h.Name(r.Header.Get("Sallyport-Request-Id"))
+	s.running.Store(h, r.Header.Get("Sallyport-Request-Id"))
+	defer s.running.Delete(h)
 	defer s.ended.Add(1)
 	chatter := []byte(strings.Repeat("x", 32<<10))
 	if h.IsUpgrade() {
@@ -330,6 +342,66 @@ func TestRevocation(t *testing.T) {
 			t.Logf("committed after %v, ended after %v", committed, ended)
 		})
 	}
+}
+
+// TestAgentEndsStreams: what the agent ends alone, since its state no longer
+// allows it or the cluster's own RBAC does not, ends at the caller too, whether
+// the caller reads or not.
+func TestAgentEndsStreams(t *testing.T) {
+	w := newWorld(t)
+	far := &streams{}
+	w.agent.set(far.ServeHTTP)
+	url, m := w.measured()
+	var waits []func() error
+	n := 0
+	for _, k := range kinds() {
+		if strings.Contains(k.name, "upload") || strings.Contains(k.name, "writer") {
+			continue // not answered yet: the caller is told so in an answer
+		}
+		if wait := k.begin(w, url); wait != nil {
+			waits = append(waits, wait)
+		}
+		n++
+		w.eventually(k.name+" runs", func() bool { return far.began.Load() == int64(n) && w.gw.Running() == n })
+	}
+	far.running.Range(func(_, id any) bool { // none of these is another cluster's to end
+		w.gw.flights.agentEnded(clusterB, id.(string))
+		return true
+	})
+	if left := w.gw.Running(); left != n {
+		t.Fatalf("%d of %d run after another cluster's agent ended them", left, n)
+	}
+	start := time.Now()
+	far.endAll()
+	w.eventually("everything has ended", func() bool { return w.gw.Running() == 0 })
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("ended after %v", took)
+	}
+	quiet := m.written.Load()
+	for _, wait := range waits {
+		done := make(chan error, 1)
+		go func() { done <- wait() }()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Error("a stream ended well")
+			}
+		case <-time.After(5 * time.Second):
+			t.Error("a caller waits on")
+		}
+	}
+	if more := m.written.Load() - quiet; more > 2000 {
+		t.Errorf("%d more bytes were written after the end", more)
+	}
+	w.eventually("records say who ended the stalled ones", func() bool {
+		said := 0
+		for _, e := range w.sink.events(t) {
+			if e.Annotations["sallyport.dev/ended"] == "the cluster's agent ended it" {
+				said++
+			}
+		}
+		return said >= 3 // readers that stalled: h1, h2, exec. The others' tunnels may have told sooner
+	})
 }
 
 func TestTokenExpiryEndsStreams(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 // flight is one request between its authentication and its last byte.
 type flight struct {
+	id         string // of the request
 	handle     *tunnel.Handle
 	caller     *trust.Caller
 	from       netip.Addr
@@ -22,14 +23,33 @@ type flight struct {
 	attributes *trust.Attributes
 	bound      atomic.Pointer[bound] // set by decide
 	counted    trust.BindingUID      // counted under this binding; guarded by flights.mu
+	answering  atomic.Bool           // its answer has begun
+	over       atomic.Bool           // the agent has ended it
+}
+
+// begin notes that the answer begins.
+func (f *flight) begin() {
+	f.answering.Store(true)
+	if f.over.Load() {
+		f.handle.End(errAgent)
+	}
+}
+
+// agentEnded ends a flight whose answer has begun: a caller who does not read it
+// would keep it until then. Before, the tunnel tells, and the answer says so.
+func (f *flight) agentEnded() {
+	f.over.Store(true)
+	if f.answering.Load() {
+		f.handle.End(errAgent)
+	}
 }
 
 // flights are all of them, by cluster.
 type flights struct {
 	perCallerMax, perBindingMax int
 
-	mu         sync.Mutex // guards what follows
-	byCluster  map[trust.ClusterUID]map[*flight]struct{}
+	mu         sync.Mutex                              // guards what follows
+	byCluster  map[trust.ClusterUID]map[string]*flight // by id
 	perCaller  map[trust.Principal]int
 	perBinding map[trust.BindingUID]int
 	n          int
@@ -39,7 +59,7 @@ type flights struct {
 func newFlights(perCaller, perBinding int) *flights {
 	return &flights{
 		perCallerMax: perCaller, perBindingMax: perBinding,
-		byCluster:  map[trust.ClusterUID]map[*flight]struct{}{},
+		byCluster:  map[trust.ClusterUID]map[string]*flight{},
 		perCaller:  map[trust.Principal]int{},
 		perBinding: map[trust.BindingUID]int{},
 	}
@@ -55,10 +75,10 @@ func (s *flights) add(f *flight) error {
 	s.perCaller[f.caller.Principal]++
 	in := s.byCluster[f.cluster]
 	if in == nil {
-		in = map[*flight]struct{}{}
+		in = map[string]*flight{}
 		s.byCluster[f.cluster] = in
 	}
-	in[f] = struct{}{}
+	in[f.id] = f
 	s.n++
 	return nil
 }
@@ -80,7 +100,7 @@ func (s *flights) remove(f *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := s.byCluster[f.cluster]
-	delete(in, f)
+	delete(in, f.id)
 	if len(in) == 0 {
 		delete(s.byCluster, f.cluster)
 	}
@@ -132,12 +152,12 @@ func (s *flights) endWhere(cluster trust.ClusterUID, why func(*flight) error) in
 	s.mu.Lock()
 	var all []*flight
 	if cluster != "" {
-		for f := range s.byCluster[cluster] {
+		for _, f := range s.byCluster[cluster] {
 			all = append(all, f)
 		}
 	} else {
 		for _, in := range s.byCluster {
-			for f := range in {
+			for _, f := range in {
 				all = append(all, f)
 			}
 		}
@@ -154,6 +174,17 @@ func (s *flights) endWhere(cluster trust.ClusterUID, why func(*flight) error) in
 	}
 	ending.Wait()
 	return n
+}
+
+// agentEnded is told by the agent of a cluster that it has ended a request. It
+// concerns that cluster's requests and no others.
+func (s *flights) agentEnded(cluster trust.ClusterUID, id string) {
+	s.mu.Lock()
+	f := s.byCluster[cluster][id]
+	s.mu.Unlock()
+	if f != nil {
+		f.agentEnded()
+	}
 }
 
 func (s *flights) endAll(why error) int {

@@ -45,7 +45,7 @@ func (x *exchange) upgrade(cluster trust.ClusterUID, out *http.Request) error {
 	if err != nil {
 		return err
 	}
-	x.started = true // the connection is ours: no other answer can be given
+	x.begin() // the connection is ours: no other answer can be given
 	if err := writeSwitch(conn, resp.Header, proto, x.event.ID); err != nil {
 		return err
 	}

@@ -56,6 +56,7 @@ type Handle struct {
 	under  net.Conn        // what carries the request, if ConnContext is in place
 	shared bool            // by other requests: HTTP/2
 	over   <-chan struct{} // the request's own context: closed when an HTTP/2 stream is reset
+	name   string          // "": the gateway is told nothing
 
 	mu      sync.Mutex // guards what follows, and orders End, Hijack, Upgrade and Done
 	ended   bool
@@ -87,8 +88,19 @@ func NewHandle(w http.ResponseWriter, r *http.Request) *Handle {
 	if h.raw != nil {
 		h.body = h.raw.body
 	}
-	h.detach = context.AfterFunc(r.Context(), func() { h.End(context.Cause(r.Context())) })
+	h.detach = context.AfterFunc(r.Context(), func() { h.end(context.Cause(r.Context()), "") })
 	return h
+}
+
+// Name gives a request that came through the tunnel the name by which its
+// gateway knows it, at most 48 bytes of printable ASCII without spaces. When End
+// is called here, the gateway is told (Config.OnEnded): of a request whose
+// caller does not read it would notice the end only behind everything that was
+// under way. It must be called in the handler, before anyone can call End.
+func (h *Handle) Name(name string) {
+	if isName(name) {
+		h.name = name
+	}
 }
 
 // growStack makes the calling goroutine's stack large enough for the whole way
@@ -165,7 +177,11 @@ func (h *Handle) IsUpgrade() bool { return h.raw != nil }
 // closed. When End returns, no further byte is written to the caller; closing
 // the rest goes on and Done waits for it. Only the first End counts; it may
 // come from any goroutine, and does nothing after Done.
-func (h *Handle) End(cause error) {
+func (h *Handle) End(cause error) { h.end(cause, h.name) }
+
+// end tells the gateway that the request of that name has ended; "": it knows,
+// since it has ended the request itself.
+func (h *Handle) end(cause error, name string) {
 	if cause == nil {
 		cause = context.Canceled
 	}
@@ -187,6 +203,11 @@ func (h *Handle) End(cause error) {
 		h.closeLater(c, cause)
 	}
 	h.closers = nil
+	if s, ok := h.ctx.Value(sessionKey{}).(*session); ok && name != "" {
+		// It may wait for the connection. An error is that the connection has
+		// ended, and the gateway's request with it.
+		h.closing.Go(func() { _ = s.notify(noticeEnded + name) })
+	}
 }
 
 // stopTransfer needs h.mu.

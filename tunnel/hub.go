@@ -45,6 +45,9 @@ type Config struct {
 	// whenever that changes. Calls come one after the other; it must not
 	// block and must not call the Hub.
 	OnChange func(cluster string, live int)
+	// OnEnded is told when the agent of a cluster has ended a request that it
+	// gave a name (Handle.Name). It must not block.
+	OnEnded func(cluster, name string)
 }
 
 // Hub holds the live connections of this process, by cluster, and sends
@@ -54,6 +57,7 @@ type Hub struct {
 	replica   string
 	limits    Limits
 	onChange  func(string, int)
+	onEnded   func(string, string)
 	transport *http.Transport
 	metrics   *hubMetrics
 
@@ -76,6 +80,7 @@ func NewHub(c Config) *Hub {
 		replica:  c.Replica,
 		limits:   c.Limits.withDefaults(),
 		onChange: c.OnChange,
+		onEnded:  c.OnEnded,
 		links:    map[string][]*link{},
 	}
 	if h.log == nil {
@@ -83,6 +88,9 @@ func NewHub(c Config) *Hub {
 	}
 	if h.onChange == nil {
 		h.onChange = func(string, int) {}
+	}
+	if h.onEnded == nil {
+		h.onEnded = func(string, string) {}
 	}
 	h.transport = newTransport(h.limits)
 	h.metrics = newHubMetrics(c.Registerer, h)

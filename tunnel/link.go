@@ -88,6 +88,10 @@ func checkHelloAnswer(resp *http.Response) error {
 
 // notice handles one word of the agent.
 func (l *link) notice(word string) {
+	if name, ok := parseEnded(word); ok {
+		l.hub.onEnded(l.cluster, name)
+		return
+	}
 	if word != noticeDrain {
 		return
 	}

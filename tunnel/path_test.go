@@ -3,6 +3,7 @@ package tunnel
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -21,7 +22,10 @@ import (
 // tunnel -> agent -> upstream, each request under a Handle in gateway and
 // agent, ended in one of them while it is in one of the situations below.
 
-var errRevoked = errors.New("revoked")
+var (
+	errRevoked      = errors.New("revoked")
+	errEndedByAgent = errors.New("ended by the agent")
+)
 
 // meter is a connection that remembers when it last wrote data. TLS alerts,
 // resets, pings, window updates and an error status are no data: they fit into
@@ -60,22 +64,40 @@ func (l meterListener) Accept() (net.Conn, error) {
 	return m, nil
 }
 
-// handles keeps the running requests of one side and counts those that ended.
+// handles keeps the requests of one side by name, and counts those that ended.
 type handles struct {
 	mu      sync.Mutex
-	running map[*Handle]bool
+	named   map[string]*Handle
 	entered chan *Handle
 	left    chan error // the cause of each
 }
 
 func newHandles() *handles {
-	return &handles{running: map[*Handle]bool{}, entered: make(chan *Handle, 100), left: make(chan error, 100)}
+	return &handles{named: map[string]*Handle{}, entered: make(chan *Handle, 100), left: make(chan error, 100)}
+}
+
+// end ends a request by its name.
+func (hs *handles) end(_, name string) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	if h := hs.named[name]; h != nil {
+		h.End(errEndedByAgent)
+	}
 }
 
 // wrap is what gateway and agent do around each request.
 func (hs *handles) wrap(serve func(*Handle, http.ResponseWriter, *http.Request)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := NewHandle(w, r)
+		name := r.Header.Get("X-Name")
+		if name == "" { // in front
+			name = rand.Text()
+			r.Header.Set("X-Name", name)
+		}
+		h.Name(name)
+		hs.mu.Lock()
+		hs.named[name] = h
+		hs.mu.Unlock()
 		hs.entered <- h
 		defer func() {
 			h.Done()
@@ -98,8 +120,9 @@ type path struct {
 func newPath(t testing.TB) *path {
 	t.Helper()
 	up := newUpstream(t)
-	g := newGateway(t, Config{}, nil)
-	p := &path{front: newHandles(), agent: newHandles(), conns: make(chan *meter, 10)}
+	front := newHandles()
+	g := newGateway(t, Config{OnEnded: front.end}, nil)
+	p := &path{front: front, agent: newHandles(), conns: make(chan *meter, 10)}
 
 	raw, err := net.Dial("tcp", g.addr)
 	if err != nil {
@@ -122,10 +145,10 @@ func newPath(t testing.TB) *path {
 		t.Fatal(err)
 	}
 	p.addr = ln.Addr().String()
-	front := &http.Server{Handler: p.front.wrap(frontServe(g.hub)), TLSConfig: serverTLS(), ConnContext: ConnContext}
+	server := &http.Server{Handler: p.front.wrap(frontServe(g.hub)), TLSConfig: serverTLS(), ConnContext: ConnContext}
 	done := make(chan struct{})
-	go func() { defer close(done); _ = front.ServeTLS(meterListener{ln, p.conns}, "", "") }()
-	t.Cleanup(func() { _ = front.Close(); <-done })
+	go func() { defer close(done); _ = server.ServeTLS(meterListener{ln, p.conns}, "", "") }()
+	t.Cleanup(func() { _ = server.Close(); <-done })
 	return p
 }
 

@@ -77,6 +77,8 @@ func Serve(ctx context.Context, conn net.Conn, handler http.Handler, c ServeConf
 	return s.reason()
 }
 
+type sessionKey struct{}
+
 // session is one connection as the agent sees it.
 type session struct {
 	log     *slog.Logger
@@ -134,8 +136,10 @@ func (s *session) server(l *oneConn) *http.Server {
 		MaxHeaderBytes: maxHeaderBytes,
 		HTTP2:          s.limits.agentHTTP2(),
 		Protocols:      new(http.Protocols),
-		ConnContext:    ConnContext,
-		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ConnContext(ctx, conn), sessionKey{}, s)
+		},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			if state == http.StateClosed || state == http.StateHijacked {
 				_ = s.conn.Close()

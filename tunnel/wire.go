@@ -18,8 +18,10 @@ import (
 // taken for it. Its headers name version and replica; its bodies carry
 // notices, one word a line:
 //
-//	drain    from either end: send me nothing new, what runs may end
-//	drained  the answer: nothing new will come
+//	drain     from either end: send me nothing new, what runs may end
+//	drained   the answer: nothing new will come
+//	ended ID  from the agent: it has ended the request of that name (Handle.Name),
+//	          and nobody need wait until its caller has read what was under way
 //
 // An upgrade (HTTP/2 has none) is a POST that carries the original method and
 // Upgrade value in the two headers below. When the agent has been upgraded by
@@ -38,10 +40,12 @@ const (
 	helloPath     = "/hello"
 	noticeDrain   = "drain"
 	noticeDrained = "drained"
+	noticeEnded   = "ended "
 
 	maxReplica = 128 // bytes in a replica id
 	maxNotice  = 64  // bytes in a notice
 	maxUpgrade = 256 // bytes in an Upgrade value
+	maxName    = 48  // bytes in a request's name
 )
 
 // hasReserved reports whether h holds a header of the tunnel's own, in any
@@ -161,6 +165,16 @@ func isTokenByte(c byte) bool {
 	}
 	return strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
+
+// parseEnded returns the name of the request that a notice says has ended.
+func parseEnded(word string) (name string, ok bool) {
+	name, ok = strings.CutPrefix(word, noticeEnded)
+	return name, ok && isName(name)
+}
+
+// isName says whether a request may be called so: printable ASCII without
+// spaces.
+func isName(s string) bool { return s != "" && len(s) <= maxName && checkReplica(s) == nil }
 
 // readNotices calls each for every notice until r ends; the end of r is no
 // error. Unknown words are passed on: a newer peer may say more than this one

@@ -81,6 +81,7 @@ func TestReserved(t *testing.T) {
 func FuzzNotices(f *testing.F) {
 	f.Add("drain\n")
 	f.Add("drained\nunknown\n\n")
+	f.Add("ended 33333333-3333-4333-8333-333333333333\nended \nended a b\n")
 	f.Add(strings.Repeat("x", 200) + "\n")
 	f.Add("no end")
 	f.Fuzz(func(t *testing.T, in string) {
@@ -91,6 +92,9 @@ func FuzzNotices(f *testing.F) {
 			total += len(w) + 1
 			if len(w) >= maxNotice || strings.Contains(w, "\n") {
 				t.Errorf("notice %q", w)
+			}
+			if name, ok := parseEnded(w); ok && ("ended "+name != w || name == "" || len(name) > maxName || strings.ContainsAny(name, " \r\n\x00\x7f\xff")) {
+				t.Errorf("%q names %q", w, name)
 			}
 		}
 		if err == nil && total != len(in) {

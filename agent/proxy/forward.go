@@ -104,6 +104,7 @@ func (p *Proxy) admit(handle *tunnel.Handle, r *http.Request) (*inFlight, error)
 	if err != nil {
 		return nil, err
 	}
+	handle.Name(envelope.RequestID)
 	q := &inFlight{request: request{handle: handle, binding: envelope.Binding}, requestID: envelope.RequestID}
 	if err := wire.CheckRequestHeaders(r.Header, r.Trailer); err != nil {
 		return q, err
