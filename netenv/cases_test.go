@@ -195,6 +195,7 @@ func endpointCases() []ruleCase {
 		{code: "DN-05", want: Fail, change: set("probe.json - names.3.addresses", []any{"20.60.1.1"})},
 		{code: "DN-05", want: Undecided, change: forget("probe.json")},
 		{code: "TA-01", want: Fail, change: set("bindings.json ml roles", []any{"Microsoft.MachineLearningServices/workspaces/inference-v1"}), also: "AK-03 TA-04"},
+		{code: "TA-01", want: Pass, change: bindingBeside, also: "TA-04"},
 		{code: "TA-01", want: Undecided, change: forget("bindings.json")},
 		{code: "TA-02", want: Fail, change: set("bindings.json ml roles", []any{mlRole, "mlworkload"})},
 		{code: "TA-02", want: Undecided, change: set("bindings.json ml roles", []any{mlRole, "Microsoft.MachineLearningServices/workspaces/mlworkload-v2"})},
@@ -216,6 +217,13 @@ func dropPeeredSubnet(w *world) {
 	id := testGroup + "/providers/Microsoft.Network/virtualNetworks/far"
 	w.add("vnets.json", `{"id":"`+id+`","name":"far","location":"westeurope","addressSpace":{"addressPrefixes":["10.30.0.0/16"]},"dhcpOptions":{"dnsServers":[]},"virtualNetworkPeerings":[],"subnets":[{"id":"`+id+`/subnets/x","name":"x","addressPrefix":"10.30.0.0/24","delegations":[],"privateEndpointNetworkPolicies":"Disabled"}]}`)
 	w.set("endpoints.json fraudvault-vault subnet.id", id+"/subnets/x")
+}
+
+// bindingBeside binds the workspace a second time, to a role that attaching does
+// not need.
+func bindingBeside(w *world) {
+	id := testGroup + "/providers/Microsoft.ContainerService/managedClusters/prod/trustedAccessRoleBindings/inference"
+	w.add("bindings.json", `{"id":"`+id+`","name":"inference","provisioningState":"Succeeded","type":"Microsoft.ContainerService/managedClusters/trustedAccessRoleBindings","roles":["Microsoft.MachineLearningServices/workspaces/inference-v1"],"sourceResourceId":"`+testGroup+`/providers/Microsoft.MachineLearningServices/workspaces/fraud"}`)
 }
 
 // secondZone gives one endpoint of the storage account a zone of its own, of the

@@ -20,9 +20,11 @@ func (e *env) bindings(cluster, source *Resource) []*Resource {
 	return out
 }
 
-// consented says whether a workspace has a working mlworkload binding.
+// consented says whether a workspace has a working mlworkload binding; one among
+// several is enough.
 func (e *env) consented(p pair) way {
 	ws, cl := e.stepTo(p.workspace.ID, p.workspace.Label()), e.stepTo(p.cluster.ID, p.cluster.Label())
+	var lacking, unknown *way
 	for _, b := range e.bindings(p.cluster, p.workspace) {
 		step := Step{Text: "role binding " + b.Name(), Resource: b.ID, Source: b.self().Source()}
 		roles, whole := b.Get("roles").Texts()
@@ -30,10 +32,19 @@ func (e *env) consented(p pair) way {
 		case contains(roles, mlRole):
 			return yes(ws, step, cl)
 		case !whole:
-			return maybe([]Ask{{Type: typeBinding, Scope: p.cluster.ID}}, "the roles of binding "+b.Name()+" are not known", ws, step, cl)
+			w := maybe([]Ask{{Type: typeBinding, Scope: p.cluster.ID}}, "the roles of binding "+b.Name()+" are not known", ws, step, cl)
+			unknown = &w
+		default:
+			step.Broken, step.Text = true, step.Text+" lacks mlworkload"
+			w := no("binding "+b.Name()+" lacks the role mlworkload", ws, step, cl)
+			lacking = &w
 		}
-		step.Broken, step.Text = true, step.Text+" lacks mlworkload"
-		return no("binding "+b.Name()+" lacks the role mlworkload", ws, step, cl)
+	}
+	switch {
+	case unknown != nil:
+		return *unknown
+	case lacking != nil:
+		return *lacking
 	}
 	if e.g.complete(typeBinding, p.cluster.ID) {
 		return no("no role binding names "+p.workspace.Label(), ws, Step{Text: "no role binding", Broken: true}, cl)

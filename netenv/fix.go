@@ -89,18 +89,20 @@ func (r *Report) withZones(text string, zones *[]string) string {
 
 var groupNames = map[string]bool{"amlworkspace": true, "blob": true, "file": true, "queue": true, "table": true, "dfs": true, "vault": true, "registry": true}
 
+// newZone writes one zone, which serves every cluster of the environment.
 func (r *Report) newZone(zone string, zones *[]string) {
-	e := &env{g: r.graph, vnets: map[*Resource]*homes{}}
-	for _, c := range r.graph.list(typeCluster) {
-		blocks := []block{resource("azurerm_private_dns_zone", tfName(zone), setting{"name", zone}, setting{"resource_group_name", idGroup(c.ID)})}
-		for _, v := range e.clusterVNets(c) {
-			blocks = append(blocks, resource("azurerm_private_dns_zone_virtual_network_link", tfName(zone+"-"+idName(v)), setting{"name", idName(v)},
-				setting{"private_dns_zone_id", expr("azurerm_private_dns_zone." + tfName(zone) + ".id")}, setting{"virtual_network_id", v}, setting{"registration_enabled", false}))
-		}
-		if text := hcl(blocks); !slices.Contains(*zones, text) {
-			*zones = append(*zones, text)
-		}
-		return // one zone serves every cluster of the environment
+	clusters := r.graph.list(typeCluster)
+	if len(clusters) == 0 {
+		return
+	}
+	c, e := clusters[0], &env{g: r.graph, vnets: map[*Resource]*homes{}}
+	blocks := []block{resource("azurerm_private_dns_zone", tfName(zone), setting{"name", zone}, setting{"resource_group_name", idGroup(c.ID)})}
+	for _, v := range e.clusterVNets(c) {
+		blocks = append(blocks, resource("azurerm_private_dns_zone_virtual_network_link", tfName(zone+"-"+idName(v)), setting{"name", idName(v)},
+			setting{"private_dns_zone_id", expr("azurerm_private_dns_zone." + tfName(zone) + ".id")}, setting{"virtual_network_id", v}, setting{"registration_enabled", false}))
+	}
+	if text := hcl(blocks); !slices.Contains(*zones, text) {
+		*zones = append(*zones, text)
 	}
 }
 

@@ -84,11 +84,11 @@ func plannedValue(v any) (after, unknown any, refs []any) {
 		}
 		return nil, true, refs
 	case []any:
-		var list, us []any
+		var list []any
 		hidden := false
 		for _, e := range v {
 			a, u, r := plannedValue(e)
-			list, us, refs = append(list, a), append(us, cond2(u != nil, u, false)), append(refs, r...)
+			list, refs = append(list, a), append(refs, r...)
 			hidden = hidden || u != nil
 		}
 		if hidden { // a list with an unknown element of a set is unknown as a whole
@@ -111,13 +111,6 @@ func plannedValue(v any) (after, unknown any, refs []any) {
 		return after, unknown, refs
 	}
 	return v, nil, nil
-}
-
-func cond2(b bool, yes, no any) any {
-	if b {
-		return yes
-	}
-	return no
 }
 
 func intent(t *testing.T, p Profile, more string) Intent {
