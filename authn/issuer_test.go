@@ -66,7 +66,6 @@ type testIssuer struct {
 	err   error
 	block chan struct{} // if set, Keys waits for it
 	calls int
-	subs  []func()
 }
 
 func (i *testIssuer) Keys(ctx context.Context) ([]*Key, error) {

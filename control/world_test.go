@@ -440,7 +440,6 @@ type fakeAgent struct {
 	uid     trust.ClusterUID
 	name    string
 	client  *http.Client
-	nonces  int
 	held    mandate.State
 	process string
 }

@@ -25,9 +25,9 @@ var (
 func TestMain(m *testing.M) { os.Exit(shared.Main(m)) }
 
 const (
-	uid  trust.ClusterUID = "0b9f4b52-4a0c-4c0e-9a35-3c1f6a3f0001"
-	cert                  = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
-	key                   = "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n"
+	uid  = trust.ClusterUID("0b9f4b52-4a0c-4c0e-9a35-3c1f6a3f0001")
+	cert = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+	key  = "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n"
 )
 
 func options() Options {

@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -264,7 +265,8 @@ func TestAcceptNamesTheFlagThatIsMissing(t *testing.T) {
 			continue
 		}
 		text := err.Error()
-		if e, ok := err.(*trust.Error); ok {
+		var e *trust.Error
+		if errors.As(err, &e) {
 			text += " " + e.Hint
 		}
 		if !strings.Contains(text, tt.want) {

@@ -174,7 +174,7 @@ func connect(conn net.Conn, user *url.Userinfo, addr string) (net.Conn, error) {
 func readConnectAnswer(r io.Reader) (*bufio.Reader, error) {
 	limited := &io.LimitedReader{R: r, N: maxConnectAnswer}
 	br := bufio.NewReader(limited)
-	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
+	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // an answer to CONNECT has none
 	if err != nil {
 		if limited.N <= 0 {
 			return nil, fmt.Errorf("answer to CONNECT is longer than %d bytes", maxConnectAnswer)

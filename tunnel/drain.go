@@ -42,8 +42,8 @@ func (s *session) drainWhenAsked(server *http.Server) {
 		return
 	}
 	s.wait(nil, goawayGrace)
-	goaway, cancel := context.WithCancel(context.Background())
-	cancel() // only the GOAWAY: net/http would wait for the hello too
+	goaway, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // it ends before it is used
+	cancel()                                                   // only the GOAWAY: net/http would wait for the hello too
 	_ = server.Shutdown(goaway)
 
 	select {

@@ -64,7 +64,7 @@ func (s *Stream) End(cause error) {
 }
 
 func (s *Stream) explain(err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || err == io.EOF { //nolint:errorlint // io.Reader gives io.EOF itself; a wrapped one is a stream that broke
 		return err
 	}
 	select {

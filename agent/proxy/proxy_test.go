@@ -52,7 +52,6 @@ const (
 // control is a control plane in this process: it signs what the test says.
 type control struct {
 	key   ed25519.PrivateKey
-	now   func() time.Time
 	mu    sync.Mutex
 	state mandate.State
 	sent  chan []byte

@@ -144,11 +144,11 @@ func (r *Reconciler) ask(ctx context.Context) error {
 	signed, err := r.c.Control.Ask(ctx, nonce, mandate.Floor{})
 	if err != nil {
 		// Whatever the server says to this one, it may say otherwise later.
-		return fmt.Errorf("ask for the newest revision: %s", err)
+		return fmt.Errorf("ask for the newest revision: %s", err) //nolint:errorlint // without its kind, which would end the agent
 	}
 	a, err := mandate.OpenAnswer(r.c.MandateKey, r.c.Cluster, nonce, signed)
 	if err != nil {
-		return fmt.Errorf("ask for the newest revision: %s", err)
+		return fmt.Errorf("ask for the newest revision: %s", err) //nolint:errorlint // as above
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -18,7 +18,7 @@ type binaries struct {
 func newBinaries(path string) (binaries, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return binaries{}, fmt.Errorf("Kubernetes binary: %w", err)
+		return binaries{}, fmt.Errorf("the Kubernetes binary: %w", err)
 	}
 	if !info.IsDir() {
 		return binaries{path: path}, executable(path)

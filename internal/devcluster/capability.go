@@ -67,7 +67,7 @@ func cniFolder() (string, error) {
 // tryNamespaces starts a program the way a node's first process is started, and
 // mounts in there.
 func tryNamespaces() error {
-	cmd := exec.Command("mount", "--make-rprivate", "/")
+	cmd := exec.Command("mount", "--make-rprivate", "/") //nolint:noctx // over at once, and asked by whoever has no context
 	setProcessAttributes(cmd, true, true)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w %s", err, strings.TrimSpace(string(out)))

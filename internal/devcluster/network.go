@@ -251,7 +251,7 @@ func removeLinks(id string, names []string) error {
 		if err != nil || strings.TrimSpace(string(alias)) != linkAlias(id) {
 			continue
 		}
-		out, err := exec.Command("ip", "link", "delete", name).CombinedOutput()
+		out, err := exec.Command("ip", "link", "delete", name).CombinedOutput() //nolint:noctx // tidying up goes on when the context has ended
 		if _, gone := os.Stat(class); err != nil && gone == nil {
 			errs = append(errs, fmt.Errorf("remove interface %s: %w: %s", name, err, bytes.TrimSpace(out)))
 		}

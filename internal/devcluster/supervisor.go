@@ -90,7 +90,7 @@ func (s *supervisor) failure() error {
 	for _, p := range s.procs {
 		select {
 		case <-p.exited:
-			return fmt.Errorf("%s ended (%v); the end of %s:\n%s", p.Name, p.err, p.log, tail(p.log))
+			return fmt.Errorf("%s ended (%v); the end of %s:\n%s", p.Name, p.err, p.log, tail(p.log)) //nolint:errorlint // nil after a clean end
 		default:
 		}
 	}

@@ -30,7 +30,7 @@ func TestTellerShowsCommandResultAndTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("no server")
-	if err := tell.step("Again", "", func() (verdict, error) { return verdict{}, broken }); err != broken {
+	if err := tell.step("Again", "", func() (verdict, error) { return verdict{}, broken }); !errors.Is(err, broken) {
 		t.Errorf("got %v, want the step's own error", err)
 	}
 	want := "\n 1. The service asks\n    $ kubectl get pods\n    refused 403\n    no binding (750 ms)\n\n 2. Again\n    failed: no server\n"

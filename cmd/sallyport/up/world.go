@@ -90,7 +90,7 @@ func (w *world) startServer(ctx context.Context) error {
 }
 
 func (w *world) tryServer(ctx context.Context) error {
-	l, err := net.Listen("tcp", net.JoinHostPort(w.host(), "0"))
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(w.host(), "0"))
 	if err != nil {
 		return err
 	}

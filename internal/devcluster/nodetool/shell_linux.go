@@ -55,7 +55,9 @@ func (s *shell) run(args []string) int {
 	case "export":
 		for _, a := range args[1:] {
 			if name, value, ok := strings.Cut(a, "="); ok {
-				os.Setenv(name, value)
+				if err := os.Setenv(name, value); err != nil {
+					return complain(s.stderr, "export", err)
+				}
 			}
 		}
 		return 0
@@ -105,7 +107,7 @@ func (s *shell) sh(args []string) int {
 	}
 	// One byte at a time: what follows a command's line is the command's input.
 	for lines := (lineReader{s.stdin}); !s.exiting; {
-		io.WriteString(s.stdout, prompt)
+		_, _ = io.WriteString(s.stdout, prompt) // who left has no use for it
 		line, err := lines.next()
 		if line != "" {
 			s.script(line)
