@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -34,14 +33,16 @@ func (c *crew) start(ctx context.Context, name string, run func(context.Context)
 // errSignal is why a server stops that was asked to.
 var errSignal = errors.New("asked to stop")
 
-// run runs the parts until ctx ends or one fails. Then the gateway drains, and
-// only after that stops what could revoke or record.
+// run runs the parts until ctx ends or one fails. Then the gateway drains, the
+// listeners close when they have answered, and only after that stops what could
+// revoke or record.
 func (s *server) run(parent context.Context) error {
 	ctx, fail := context.WithCancelCause(parent)
 	defer fail(nil)
 	defer context.AfterFunc(parent, func() { fail(errSignal) })()
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
-	front, work := &crew{fail: fail}, &crew{fail: fail}
+	opened, shut := context.WithCancel(base)
+	front, doors, work := &crew{fail: fail}, &crew{fail: fail}, &crew{fail: fail}
 
 	work.start(base, "directory", s.directory.Run)
 	work.start(base, "authenticator", s.authenticator.Run)
@@ -61,7 +62,7 @@ func (s *server) run(parent context.Context) error {
 	if s.plays("gateway") {
 		front.start(ctx, "gateway", s.gateway.Run)
 	}
-	if err := s.open(ctx, base, work); err != nil {
+	if err := s.open(ctx, opened, doors); err != nil {
 		fail(err)
 	}
 
@@ -69,6 +70,8 @@ func (s *server) run(parent context.Context) error {
 	why := context.Cause(ctx)
 	s.log.Info("stopping", "reason", why)
 	front.wg.Wait() // the gateway has drained
+	shut()
+	doors.wg.Wait() // who came last is answered
 	stop()
 	work.wg.Wait()
 	if errors.Is(why, errSignal) || parent.Err() != nil {
@@ -78,7 +81,7 @@ func (s *server) run(parent context.Context) error {
 }
 
 // open lets callers in.
-func (s *server) open(ctx, base context.Context, work *crew) error {
+func (s *server) open(ctx, opened context.Context, doors *crew) error {
 	if s.plays("control") {
 		if err := s.keepAdministrator(ctx); err != nil {
 			return err
@@ -88,10 +91,10 @@ func (s *server) open(ctx, base context.Context, work *crew) error {
 	if err != nil {
 		return err
 	}
-	routes := s.routes()
-	public := newServer(base, routes, s.tunnels(base), s.log)
+	routes := s.routes(opened)
+	public := newServer(opened, routes, s.tunnels(opened), s.log)
 	conf := pki.Server(s.certificate, []string{"h2", "http/1.1", tunnel.ALPN}, s.agentRoots, tunnel.ALPN)
-	work.start(base, "listener", serving(public, tls.NewListener(listener, conf)))
+	doors.start(opened, "listener", serving(public, tls.NewListener(listener, conf)))
 	s.log.InfoContext(ctx, "listening", "url", s.ExternalURL, "address", listener.Addr().String(), "roles", s.Roles, "replica", s.replica)
 	if s.Metrics.Listen == "" {
 		return nil
@@ -102,16 +105,17 @@ func (s *server) open(ctx, base context.Context, work *crew) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
-	work.start(base, "metrics", serving(&http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}, admin))
+	doors.start(opened, "metrics", serving(&http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}, admin))
 	return nil
 }
 
-// routes is the one port's table for the roles of this process.
-func (s *server) routes() *router {
+// routes is the one port's table for the roles of this process. Agents' long
+// answers end when the port closes.
+func (s *server) routes(opened context.Context) *router {
 	checks := ready{"directory": s.directory.Ready}
 	r := &router{ready: checks}
 	if s.plays("control") {
-		r.control = s.control.Handler()
+		r.control = endingWith(opened, agentsPath, s.control.Handler())
 	}
 	if s.plays("authority") {
 		r.authority = s.authority.Handler()
@@ -131,30 +135,5 @@ func (s *server) watchStore(ctx context.Context) error {
 		return nil
 	case <-s.store.Done():
 		return s.store.Err()
-	}
-}
-
-// lastAnswers is how long answers that are being written may take when the
-// listener closes; long ones were ended by the gateway before.
-const lastAnswers = 2 * time.Second
-
-// serving runs an HTTP server on a listener until ctx ends, and waits for its
-// handlers.
-func serving(srv *http.Server, l net.Listener) func(context.Context) error {
-	return func(ctx context.Context) error {
-		done := make(chan error, 1)
-		go func() { done <- srv.Serve(l) }()
-		select {
-		case err := <-done:
-			return err
-		case <-ctx.Done():
-		}
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
-		defer cancel()
-		if err := srv.Shutdown(last); err != nil {
-			_ = srv.Close()
-		}
-		<-done
-		return nil
 	}
 }

@@ -92,6 +92,24 @@ func inTime(h http.Handler, within time.Duration) http.Handler {
 	})
 }
 
+// agentsPath is what agents ask control, by answers that last.
+const agentsPath = "/agents/"
+
+// endingWith ends the requests below a path with ctx: a listener that waits for
+// its answers would wait for them in vain.
+func endingWith(ctx context.Context, path string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, path) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		of, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		h.ServeHTTP(w, r.WithContext(of))
+	})
+}
+
 // newServer is the public listener's server: HTTP/1.1 and HTTP/2 for the
 // handler, and the tunnel's own protocol for agents.
 func newServer(ctx context.Context, h http.Handler, tunnels func(*tls.Conn), log *slog.Logger) *http.Server {
