@@ -126,7 +126,10 @@ func (a *Authority) tend(ctx context.Context) error {
 		return err
 	}
 	// A clock that was put back leaves only keys for later.
-	return a.promote(ctx)
+	if err := a.promote(ctx); err != nil {
+		return err
+	}
+	return a.forgetAssertions(ctx)
 }
 
 // KeepSecrets removes client secrets that nobody needs, until ctx ends. It runs

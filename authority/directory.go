@@ -25,7 +25,7 @@ import (
 const staleAfter = 4 * time.Second
 
 // prefixes are what the Directory follows.
-var prefixes = []string{store.SigningKeyPrefix, store.IdentityPrefix, store.FederatedPrefix, store.SecretPrefix}
+var prefixes = []string{store.SigningKeyPrefix, store.IdentityPrefix, store.FederatedPrefix, store.SecretPrefix, store.CertificatePrefix}
 
 // DirectoryConfig is what NewDirectory needs.
 type DirectoryConfig struct {
@@ -200,6 +200,12 @@ func (d *Directory) put(prefix, key string, value []byte, revision, created int6
 			return err
 		}
 		name = secretName(&s, created)
+	case store.CertificatePrefix:
+		c, err := store.Decode[store.Certificate](value)
+		if err != nil {
+			return err
+		}
+		name = certificateName(&c, created)
 	}
 	d.remove(prefix, key)
 	d.byKey[key], d.credentials[name] = name, revision

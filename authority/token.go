@@ -48,7 +48,7 @@ type request struct {
 type grant struct {
 	identity   store.Identity
 	credential string // its name, see credentialName
-	federated  bool
+	assertion  bool   // it was no secret
 }
 
 // token is the token endpoint (RFC 6749 3.2). A request without a credential
@@ -204,6 +204,7 @@ func (a *Authority) authenticate(ctx context.Context, req request) (grant, *oaut
 	g := grant{identity: identity.Value}
 	prefix := store.SecretPrefix
 	var revision int64
+	var used *store.UsedAssertion
 	if req.secret != "" {
 		var expired bool
 		g.credential, expired, revision, err = a.bySecret(ctx, req.clientID, req.secret)
@@ -215,8 +216,13 @@ func (a *Authority) authenticate(ctx context.Context, req request) (grant, *oaut
 		case g.credential == "":
 			return grant{}, wrongSecret(nil)
 		}
+	} else if g.assertion = true; selfSigned(req.assertion, req.clientID) {
+		prefix = store.CertificatePrefix
+		if g.credential, revision, used, err = a.byCertificate(ctx, req.clientID, req.assertion); err != nil {
+			return grant{}, wrongCertificate(err)
+		}
 	} else {
-		prefix, g.federated = store.FederatedPrefix, true
+		prefix = store.FederatedPrefix
 		if g.credential, revision, err = a.byAssertion(ctx, req.clientID, req.assertion); err != nil {
 			return grant{}, wrongAssertion(err)
 		}
@@ -226,6 +232,11 @@ func (a *Authority) authenticate(ctx context.Context, req request) (grant, *oaut
 	defer cancel()
 	if err := errors.Join(a.conf.Directory.wait(ctx, prefix, revision), a.conf.Directory.wait(ctx, store.IdentityPrefix, identity.Revision)); err != nil {
 		return grant{}, unavailable(err)
+	}
+	if used != nil {
+		if oerr := a.spend(ctx, *used); oerr != nil {
+			return grant{}, oerr
+		}
 	}
 	return g, nil
 }
@@ -259,7 +270,7 @@ func (a *Authority) sign(req request, g grant, now time.Time) (string, error) {
 		return "", err
 	}
 	acr := "1"
-	if g.federated {
+	if g.assertion {
 		acr = "2"
 	}
 	c := claims{
@@ -339,6 +350,8 @@ func wrongSecret(cause error) *oauthError {
 	return invalidClient(7000215, "Invalid client secret provided, or no such application in this tenant.", cause)
 }
 
+const noFederated = "No matching federated identity record found: "
+
 // wrongAssertion explains what was wrong with an assertion: its holder knows
 // what is in it.
 func wrongAssertion(err error) *oauthError {
@@ -351,7 +364,17 @@ func wrongAssertion(err error) *oauthError {
 		out.text = "The assertion cannot be checked now: " + e.Message + "."
 		return out
 	}
-	return invalidClient(70021, "No matching federated identity record found: "+e.Message+".", err)
+	return invalidClient(70021, noFederated+e.Message+".", err)
+}
+
+// wrongCertificate is wrongAssertion for an assertion that the client made
+// itself.
+func wrongCertificate(err error) *oauthError {
+	out := wrongAssertion(err)
+	if out.code == "invalid_client" {
+		out.number, out.text = 700027, "Client assertion failed signature validation or is not acceptable: "+strings.TrimPrefix(out.text, noFederated)
+	}
+	return out
 }
 
 func unavailable(cause error) *oauthError {

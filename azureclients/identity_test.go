@@ -3,12 +3,18 @@ package azureclients
 import (
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -89,6 +95,58 @@ func TestWorkloadIdentity(t *testing.T) {
 	}
 	if err := groupOf(credential("system:serviceaccount:jobs:other")); err == nil || !strings.Contains(err.Error(), "AADSTS70021") {
 		t.Errorf("another subject: %v", err)
+	}
+}
+
+// A service with a certificate, as MSAL signs for it: good while the certificate
+// is registered, and not with another key.
+func TestClientCertificate(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	const in = "Client-Certificate"
+	source := scene(t, in)
+	own := the.own(t)
+	defer own.Close()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "trainer"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := client.Request{Method: "PUT", Path: client.CertificatesPath(source.ID) + "/trainer", Version: client.SallyportVersion, Body: map[string]any{
+		"properties": map[string]any{"certificate": base64.StdEncoding.EncodeToString(der)}}}
+	token := func(chain bool) error {
+		c, err := azidentity.NewClientCertificateCredential(the.admin.TenantID, source.Identity.ClientID, []*x509.Certificate{certificate}, key,
+			&azidentity.ClientCertificateCredentialOptions{ClientOptions: clientOptions(), DisableInstanceDiscovery: true, SendCertificateChain: chain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{the.admin.Server + "/.default"}})
+		return err
+	}
+	if err := token(false); err == nil || !strings.Contains(err.Error(), "AADSTS700027") {
+		t.Errorf("before it is registered: %v", err)
+	}
+	if _, err := own.Do(ctx, at); err != nil {
+		t.Fatal(err)
+	}
+	for _, chain := range []bool{false, true} {
+		if err := token(chain); err != nil {
+			t.Errorf("chain sent %t: %v", chain, err)
+		}
+	}
+	if _, err := own.Do(ctx, client.Request{Method: "DELETE", Path: at.Path, Version: at.Version}); err != nil {
+		t.Fatal(err)
+	}
+	if err := token(false); err == nil || !strings.Contains(err.Error(), "AADSTS700027") {
+		t.Errorf("after it was removed: %v", err)
 	}
 }
 

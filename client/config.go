@@ -34,9 +34,10 @@ type Context struct {
 	Subscription string `json:"subscription,omitempty"` // GUID, the default of --subscription
 	ClientID     string `json:"clientId"`
 	// One of these is set.
-	SecretFile    string `json:"secretFile,omitempty"`         // holds the client secret alone
-	AssertionFile string `json:"federatedTokenFile,omitempty"` // holds a token of another issuer
-	Admin         string `json:"adminFile,omitempty"`          // an AdminFile, read anew each time
+	SecretFile      string `json:"secretFile,omitempty"`         // holds the client secret alone
+	AssertionFile   string `json:"federatedTokenFile,omitempty"` // holds a token of another issuer
+	CertificateFile string `json:"certificateFile,omitempty"`    // holds a private key and its registered certificate, PEM
+	Admin           string `json:"adminFile,omitempty"`          // an AdminFile, read anew each time
 }
 
 // AdminFile is the credential that a server's first start writes, JSON, mode
@@ -205,7 +206,7 @@ func (c *Context) Credential(cache *TokenCache) (*AuthorityCredential, error) {
 		}
 		a.Secret.Text = strings.TrimSpace(string(data))
 	default:
-		a.Secret.AssertionFile = c.AssertionFile
+		a.Secret.AssertionFile, a.Secret.Certificate = c.AssertionFile, c.CertificateFile
 	}
 	return a, nil
 }

@@ -24,6 +24,7 @@ type Secret struct {
 	Text          string                                    // client secret
 	AssertionFile string                                    // a file with a token of another issuer (workload identity), read anew each time
 	Assertion     func(ctx context.Context) (string, error) // gives such a token, for who signs its own
+	Certificate   string // a PEM file with a private key and its registered certificate, read anew each time
 }
 
 // AuthorityCredential gets tokens from an authority by client credentials
@@ -41,6 +42,8 @@ type AuthorityCredential struct {
 	client *http.Client
 	kept   map[string]Token
 }
+
+const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" // RFC 7523 2.2
 
 // Token is an access token with its end.
 type Token struct {
@@ -96,15 +99,24 @@ func (a *AuthorityCredential) keep(key string, t Token) {
 // key names a token in a cache without giving anything away.
 func (a *AuthorityCredential) key(scope string) string {
 	h := sha256.New()
-	for _, s := range []string{a.Authority, a.Tenant, a.ClientID, a.Secret.Text, a.Secret.AssertionFile, scope} {
+	for _, s := range []string{a.Authority, a.Tenant, a.ClientID, a.Secret.Text, a.Secret.AssertionFile, a.Secret.Certificate, scope} {
 		fmt.Fprintf(h, "%d:%s", len(s), s)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 func (a *AuthorityCredential) ask(ctx context.Context, scope string, now func() time.Time) (Token, error) {
+	base := strings.TrimSuffix(a.Authority, "/")
+	endpoint := base + "/" + url.PathEscape(a.Tenant) + "/oauth2/v2.0/token"
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {a.ClientID}, "scope": {scope}}
 	switch {
+	case a.Secret.Certificate != "":
+		assertion, err := certificateAssertion(a.Secret.Certificate, a.ClientID, endpoint, now())
+		if err != nil {
+			return Token{}, err
+		}
+		form.Set("client_assertion_type", assertionType)
+		form.Set("client_assertion", assertion)
 	case a.Secret.AssertionFile != "" || a.Secret.Assertion != nil:
 		get := a.Secret.Assertion
 		if get == nil {
@@ -114,12 +126,12 @@ func (a *AuthorityCredential) ask(ctx context.Context, scope string, now func() 
 		if err != nil {
 			return Token{}, err
 		}
-		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		form.Set("client_assertion_type", assertionType)
 		form.Set("client_assertion", assertion)
 	case a.Secret.Text != "":
 		form.Set("client_secret", a.Secret.Text)
 	default:
-		return Token{}, trust.Errorf(trust.Unauthenticated, "client %s has no secret and no federated token to show", a.ClientID)
+		return Token{}, trust.Errorf(trust.Unauthenticated, "client %s has no secret, certificate or federated token to show", a.ClientID)
 	}
 	if a.client == nil {
 		conf, err := a.Trust.TLS(a.Authority)
@@ -128,8 +140,7 @@ func (a *AuthorityCredential) ask(ctx context.Context, scope string, now func() 
 		}
 		a.client = &http.Client{Transport: newTransport(conf), CheckRedirect: noRedirect, Timeout: 30 * time.Second}
 	}
-	base := strings.TrimSuffix(a.Authority, "/")
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/"+url.PathEscape(a.Tenant)+"/oauth2/v2.0/token", strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return Token{}, fmt.Errorf("ask for a token: %w", err)
 	}

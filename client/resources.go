@@ -288,6 +288,9 @@ func FederatedPath(source string) string { return source + "/federatedIdentityCr
 // SecretsPath is where a source's client secrets are listed and made.
 func SecretsPath(source string) string { return source + "/clientSecrets" }
 
+// CertificatesPath is where a source's certificates are listed.
+func CertificatesPath(source string) string { return source + "/clientCertificates" }
+
 // RoleAssignment gives a principal a role definition at a scope.
 type RoleAssignment struct {
 	ID         string `json:"id,omitempty"`

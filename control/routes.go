@@ -44,6 +44,7 @@ func (c *Control) table() []*route {
 		c.clusterRoutes(),
 		c.federatedRoutes(),
 		c.secretRoutes(),
+		c.certificateRoutes(),
 		c.mountRoutes(),
 		c.sourceRoutes(),
 	)

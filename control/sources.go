@@ -231,18 +231,26 @@ func (k *call) identityOps(s *store.Source, identity *struct{ Type string }) ([]
 	return nil, arm.BadParameter("identity.type", "'%.64s' is not supported; it may be SystemAssigned or None", identity.Type)
 }
 
-// identityGone removes an identity and its federated credentials.
+// identityGone removes an identity, its federated credentials and its
+// certificates.
 func (c *Control) identityGone(ctx context.Context, s *store.Source) ([]store.Op, error) {
 	if s.Identity == nil {
 		return nil, nil
 	}
 	identity := store.Identity{ClientID: s.Identity.ClientID}
 	ops := []store.Op{store.Delete(identity.Key(), 0)}
-	credentials, rev, err := store.List[store.Federated](ctx, c.Store, federatedPrefix(s))
-	for _, f := range credentials {
+	federated, rev, err := store.List[store.Federated](ctx, c.Store, federatedPrefix(s))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range federated {
 		ops = append(ops, store.Delete(f.Value.Key(), 0))
 	}
-	return append(ops, store.Quiet(federatedPrefix(s), rev)), err
+	certificates, crev, err := store.List[store.Certificate](ctx, c.Store, certificatePrefix(s))
+	for _, r := range certificates {
+		ops = append(ops, store.Delete(r.Value.Key(), 0))
+	}
+	return append(ops, store.Quiet(federatedPrefix(s), rev), store.Quiet(certificatePrefix(s), crev)), err
 }
 
 // patchSource changes tags, identity, and the members of properties and of the

@@ -8,15 +8,18 @@ import (
 )
 
 // Prefixes of what the authority reads and writes. Control writes identities,
-// what they can be had for (federated credentials, hashes of secrets) and the
-// shared keys; the authority alone writes its signing keys.
+// what they can be had for (federated credentials, hashes of secrets,
+// certificates) and the shared keys; the authority alone writes its signing keys
+// and which assertions were used.
 const (
-	IdentityPrefix   = "/identities/"
-	FederatedPrefix  = "/federated/"
-	SecretPrefix     = "/secrets/"
-	KeyPrefix        = "/keys/"
-	SigningKeyPrefix = KeyPrefix + "tokens/"
-	SharedKeyPrefix  = KeyPrefix + "shared/"
+	IdentityPrefix    = "/identities/"
+	FederatedPrefix   = "/federated/"
+	SecretPrefix      = "/secrets/"
+	CertificatePrefix = "/certificates/"
+	AssertionPrefix   = "/assertions/"
+	KeyPrefix         = "/keys/"
+	SigningKeyPrefix  = KeyPrefix + "tokens/"
+	SharedKeyPrefix   = KeyPrefix + "shared/"
 )
 
 // Identity is a principal of the built-in authority, by client id.
@@ -54,6 +57,28 @@ type Secret struct {
 
 // Key places a secret below its identity.
 func (r Secret) Key() string { return SecretPrefix + trust.Fold(r.ClientID) + "/" + trust.Fold(r.ID) }
+
+// Certificate is one whose key signs an identity's assertions. The key itself
+// never comes here.
+type Certificate struct {
+	ClientID, Name string
+	DER            []byte
+	Stamp          Stamp
+}
+
+// Key places a certificate below its identity.
+func (r Certificate) Key() string {
+	return CertificatePrefix + trust.Fold(r.ClientID) + "/" + trust.Fold(r.Name)
+}
+
+// UsedAssertion is an assertion that was exchanged and must not be again.
+type UsedAssertion struct {
+	ID      string // hash of client and jti, hex
+	Expires time.Time
+}
+
+// Key places a used assertion.
+func (r UsedAssertion) Key() string { return AssertionPrefix + r.ID }
 
 // SigningKey is a token signing key of the authority, private part sealed.
 type SigningKey struct {

@@ -49,18 +49,23 @@ var permissions = map[ServerRole][]Permission{
 		{OperationPrefix, true}, {RunnerPrefix, true}, {ActivityPrefix, true},
 		{GatewayPrefix, false}, {TunnelPrefix, false},
 		{SigningKeyPrefix, false}, // to verify tokens
-		{SecretPrefix, true},      // hashes; whoever may make identities and say what they can be had for may make these
+		{CertificatePrefix, true},
+		{UserPrefix, true}, {PasswordPrefix, true}, {GroupPrefix, true},
+		{SessionPrefix, false}, // whose end ends tokens
+		{SecretPrefix, true},   // hashes; whoever may make identities and say what they can be had for may make these
 	},
 	RoleAuthority: {
 		{Installation{}.Key(), false},
 		{IdentityPrefix, false}, {FederatedPrefix, false}, {SharedKeyPrefix, false},
-		{SecretPrefix, false},
-		{SigningKeyPrefix, true},
+		{SecretPrefix, false}, {CertificatePrefix, false},
+		{UserPrefix, false}, {PasswordPrefix, false},
+		{SigningKeyPrefix, true}, {AssertionPrefix, true}, {SessionPrefix, true}, {CodePrefix, true}, {DevicePrefix, true},
 	},
 	RoleGateway: {
 		{Installation{}.Key(), false},
 		{armPrefix, false}, {RolePrefix, false},
-		{IdentityPrefix, false}, {FederatedPrefix, false}, {SecretPrefix, false}, // whose removal ends tokens
+		{IdentityPrefix, false}, {FederatedPrefix, false}, {SecretPrefix, false}, {CertificatePrefix, false},
+		{UserPrefix, false}, {SessionPrefix, false}, // whose removal ends tokens
 		{SigningKeyPrefix, false}, {SharedKeyPrefix, false}, // sealed; their public parts are needed
 		{GatewayPrefix, true}, {TunnelPrefix, true},
 	},

@@ -32,6 +32,9 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Identity{ClientID: "i"},
 		store.Federated{ClientID: "i", Name: "f"},
 		store.Secret{ClientID: "i", ID: "s"},
+		store.Certificate{ClientID: "i", Name: "c"},
+		store.User{Name: "u"}, store.Password{Name: "u"},
+		store.RegisteredGroup{Group: trust.Principal{Issuer: "i", Tenant: "t", Object: "g"}, PrincipalID: "p"},
 		store.SealedKey{Name: "k"},
 		store.AgentStatus{Cluster: "u", Agent: "proxy"}, store.AgentReport{Cluster: "u"}, store.AgentProbe{Cluster: "u"},
 		store.Mandate{Cluster: "u"},
@@ -44,6 +47,8 @@ var everyRecord = map[store.ServerRole][]store.Record{
 	},
 	store.RoleAuthority: {
 		store.SigningKey{KeyID: "k"},
+		store.UsedAssertion{ID: "a"},
+		store.Session{ID: "s"}, store.Code{ID: "c"}, store.Device{UserCode: "d"},
 	},
 	store.RoleGateway: {
 		store.Gateway{Replica: "r"},

@@ -21,7 +21,8 @@ func (a *app) identity() *cobra.Command {
 		a.identityCreate(), a.identityShow(), a.identityList(), a.identityDelete(), a.identityToken(),
 		a.noun("federated-credential", "Manage which outside tokens an identity can be had for.",
 			a.federatedCreate(), a.federatedList(), a.federatedDelete()),
-		a.noun("secret", "Manage an identity's client secrets.", a.secretCreate(), a.secretList(), a.secretDelete()))
+		a.noun("secret", "Manage an identity's client secrets.", a.secretCreate(), a.secretList(), a.secretDelete()),
+		a.noun("certificate", "Manage certificates whose keys sign for an identity.", a.certificateCreate(), a.certificateList(), a.certificateShow(), a.certificateDelete()))
 }
 
 // named is a source by its id, or by group, type and name.

@@ -201,3 +201,96 @@ func (a *app) secretDelete() *cobra.Command {
 		},
 	})
 }
+
+var certificateColumns = []output.Column{{Heading: "Name", Path: "name"}, {Heading: "Subject", Path: "subject"}, {Heading: "Thumbprint", Path: "thumbprint"},
+	{Heading: "Start", Path: "startDateTime"}, {Heading: "End", Path: "endDateTime"}}
+
+func (a *app) certificateCreate() *cobra.Command {
+	var n named
+	var name, certificate string
+	return a.command(spec{
+		use: "create", short: "Register a certificate: whoever holds its key is the service.",
+		long: `Register a certificate: whoever holds its key is the service. The key stays where it
+is. Registering another certificate under the same name takes the first one's place,
+and tokens that were got with that end.`,
+		example: "sallyport identity certificate create -g G --type Contoso.Scanner/scanners --identity-name nightly -n main --certificate @nightly.crt",
+		flags: func(f *flags) {
+			child(f, &n, &name, "certificate")
+			f.need(&certificate, "certificate", "", "The certificate, PEM without its key; @FILE to read it from a file.")
+		},
+		columns: certificateColumns,
+		run: func(ctx context.Context, _ []string) (any, error) {
+			id, err := n.source(ctx, a)
+			if err != nil {
+				return nil, err
+			}
+			text, err := a.fromFile("--certificate", certificate)
+			if err != nil {
+				return nil, err
+			}
+			body := map[string]any{"properties": map[string]any{"certificate": text}}
+			raw, err := a.begin(ctx, "Registering certificate "+name, client.Request{Method: http.MethodPut, Path: client.CertificatesPath(id) + "/" + name, Version: client.SallyportVersion, Body: body})
+			if err != nil {
+				return nil, err
+			}
+			return flat(raw)
+		},
+	})
+}
+
+func (a *app) certificateList() *cobra.Command {
+	var n named
+	return a.command(spec{
+		use: "list", short: "List a service's certificates.",
+		example: "sallyport identity certificate list -g G --type Contoso.Scanner/scanners --identity-name nightly -o table",
+		flags:   func(f *flags) { parent(f, &n) }, columns: certificateColumns,
+		run: func(ctx context.Context, _ []string) (any, error) {
+			id, err := n.source(ctx, a)
+			if err != nil {
+				return nil, err
+			}
+			return a.list(ctx, client.CertificatesPath(id), client.SallyportVersion)
+		},
+	})
+}
+
+func (a *app) certificateShow() *cobra.Command {
+	var n named
+	var name string
+	return a.command(spec{
+		use: "show", short: "Show one of a service's certificates.",
+		example: "sallyport identity certificate show -g G --type Contoso.Scanner/scanners --identity-name nightly -n main",
+		flags:   func(f *flags) { child(f, &n, &name, "certificate") }, columns: certificateColumns,
+		run: func(ctx context.Context, _ []string) (any, error) {
+			id, err := n.source(ctx, a)
+			if err != nil {
+				return nil, err
+			}
+			return a.get(ctx, client.CertificatesPath(id)+"/"+name, client.SallyportVersion)
+		},
+	})
+}
+
+func (a *app) certificateDelete() *cobra.Command {
+	var n named
+	var name string
+	var yes bool
+	return a.command(spec{
+		use: "delete", short: "Delete a certificate: tokens that were got with it end.",
+		example: "sallyport identity certificate delete -g G --type Contoso.Scanner/scanners --identity-name nightly -n main",
+		flags: func(f *flags) {
+			child(f, &n, &name, "certificate")
+			f.flag(&yes, "yes", "y", "Do not prompt for confirmation.")
+		},
+		run: func(ctx context.Context, _ []string) (any, error) {
+			id, err := n.source(ctx, a)
+			if err != nil {
+				return nil, err
+			}
+			if err := a.confirm(yes, sure); err != nil {
+				return nil, err
+			}
+			return nil, a.remove(ctx, "Deleting certificate "+name, client.CertificatesPath(id)+"/"+name, client.SallyportVersion, false)
+		},
+	})
+}

@@ -16,23 +16,35 @@ import (
 )
 
 // asIdentity is who a token is for: an identity that shows its own credential.
-type asIdentity struct{ clientID, tenant, secretFile, tokenFile string }
+type asIdentity struct{ clientID, tenant, secretFile, tokenFile, certificateFile string }
 
 func (w *asIdentity) flags(f *flags) {
 	f.text(&w.clientID, "client-id", "", "Client id of the identity to be, instead of the current context's caller.")
 	f.text(&w.tenant, "tenant", "", "Its tenant. Default: the context's.")
 	f.text(&w.secretFile, "client-secret-file", "", "File with its client secret.")
+	f.text(&w.certificateFile, "certificate-file", "", "PEM file with its private key and registered certificate.")
 	f.text(&w.tokenFile, "federated-token-file", "", "File with a token of another issuer, read anew each time.")
 }
 
 func (w *asIdentity) check() error {
-	if w.clientID == "" && (w.secretFile != "" || w.tokenFile != "") {
-		return usagef("the following arguments are required: --client-id")
+	given := 0
+	for _, pair := range w.credentials() {
+		if pair[1] != "" {
+			given++
+		}
 	}
-	if w.clientID != "" && (w.secretFile == "") == (w.tokenFile == "") {
-		return usagef("with --client-id give either --client-secret-file or --federated-token-file")
+	switch {
+	case w.clientID == "" && given > 0:
+		return usagef("the following arguments are required: --client-id")
+	case w.clientID != "" && given != 1:
+		return usagef("with --client-id give one of --client-secret-file, --certificate-file and --federated-token-file")
 	}
 	return nil
+}
+
+// credentials are the ways to prove it, by their flags.
+func (w *asIdentity) credentials() [][2]string {
+	return [][2]string{{"--client-secret-file", w.secretFile}, {"--certificate-file", w.certificateFile}, {"--federated-token-file", w.tokenFile}}
 }
 
 // into makes a kubeconfig's plugin ask for this identity's tokens.
@@ -49,7 +61,7 @@ func (w *asIdentity) into(c *api.Config, tenant string) error {
 		}
 		user.Exec.ProvideClusterInfo = true // the server's CA, for callers without a context
 		user.Exec.Args = append(user.Exec.Args, "--client-id", w.clientID, "--tenant", tenant)
-		for _, pair := range [][2]string{{"--client-secret-file", w.secretFile}, {"--federated-token-file", w.tokenFile}} {
+		for _, pair := range w.credentials() {
 			if pair[1] == "" {
 				continue
 			}
@@ -65,7 +77,7 @@ func (w *asIdentity) into(c *api.Config, tenant string) error {
 
 // credential is how the identity gets tokens; server is its authority.
 func (w *asIdentity) credential(server, ca string, cache *client.TokenCache) (*client.AuthorityCredential, error) {
-	c := client.Context{Name: "--client-id " + w.clientID, Server: server, CA: ca, Tenant: w.tenant, ClientID: w.clientID, SecretFile: w.secretFile, AssertionFile: w.tokenFile}
+	c := client.Context{Name: "--client-id " + w.clientID, Server: server, CA: ca, Tenant: w.tenant, ClientID: w.clientID, SecretFile: w.secretFile, AssertionFile: w.tokenFile, CertificateFile: w.certificateFile}
 	return c.Credential(cache)
 }
 

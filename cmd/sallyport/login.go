@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -15,8 +16,8 @@ import (
 
 // login is what the arguments of "login" say.
 type login struct {
-	admin, server, tenant, user, password, tokenFile, caFile, caHash, name string
-	servicePrincipal                                                       bool
+	admin, server, tenant, user, password, tokenFile, certificate, caFile, caHash, name string
+	servicePrincipal                                                                    bool
 }
 
 func (a *app) loginCommand() *cobra.Command {
@@ -39,6 +40,7 @@ the system trusts it. Nothing is believed at first sight.`,
 			f.text(&l.server, "server", "", "URL of the server: https://host[:port].")
 			f.text(&l.user, "username", "u", "Client id of the service principal.")
 			f.text(&l.password, "password", "p", "Client secret, @FILE to read it from a file, @- from stdin.")
+			f.text(&l.certificate, "certificate", "", "PEM file with the service principal's private key and registered certificate, read anew each time.")
 			f.text(&l.tokenFile, "federated-token-file", "", "File with a token of another issuer, read anew each time.")
 			f.text(&l.tenant, "tenant", "t", "The tenant's id.")
 			f.text(&l.caFile, "ca-file", "", "The server's CA, PEM.")
@@ -128,8 +130,8 @@ func (l login) context(ctx context.Context, a *app) (*client.Context, string, er
 		return nil, "", usagef("sign-in in a browser is not part of this version: use --admin-file FILE, or --service-principal with --server, -u, -t and a credential")
 	case l.server == "" || l.user == "" || l.tenant == "":
 		return nil, "", usagef("the following arguments are required: --server, --username/-u, --tenant/-t")
-	case (l.password == "") == (l.tokenFile == ""):
-		return nil, "", usagef("give either --password/-p or --federated-token-file")
+	case one(l.password, l.certificate, l.tokenFile) != nil:
+		return nil, "", usagef("give one of --password/-p, --certificate and --federated-token-file")
 	}
 	secret, err := a.fromFile("--password/-p", l.password)
 	if err != nil {
@@ -141,13 +143,29 @@ func (l login) context(ctx context.Context, a *app) (*client.Context, string, er
 			return nil, "", err
 		}
 	}
-	token := l.tokenFile
-	if token != "" {
-		if token, err = filepath.Abs(token); err != nil {
+	for _, path := range []*string{&l.tokenFile, &l.certificate} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
 			return nil, "", err
 		}
 	}
-	return &client.Context{Server: strings.TrimSuffix(l.server, "/"), CA: ca, Tenant: l.tenant, ClientID: l.user, AssertionFile: token}, secret, nil
+	return &client.Context{Server: strings.TrimSuffix(l.server, "/"), CA: ca, Tenant: l.tenant, ClientID: l.user, AssertionFile: l.tokenFile, CertificateFile: l.certificate}, secret, nil
+}
+
+// one is an error unless exactly one text is not empty.
+func one(texts ...string) error {
+	n := 0
+	for _, t := range texts {
+		if t != "" {
+			n++
+		}
+	}
+	if n != 1 {
+		return errors.New("not exactly one")
+	}
+	return nil
 }
 
 func (a *app) logoutCommand() *cobra.Command {

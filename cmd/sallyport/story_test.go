@@ -167,7 +167,7 @@ func TestStories(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), []byte(admin.CA), 0o600); err != nil {
 				return err
 			}
-			return os.MkdirAll(filepath.Join(e.WorkDir, "home"), 0o700)
+			return errors.Join(certify(e.WorkDir), os.MkdirAll(filepath.Join(e.WorkDir, "home"), 0o700))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fails": fails, "capture": capture, "mode": mode, "agents": agents,
