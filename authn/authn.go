@@ -49,9 +49,10 @@ type Issuer struct {
 // ClaimNames say which claims identify a caller. Object "" is "oid", and Tenant
 // "" is "tid", the names of Entra ID; Tenant "-" means that the tokens carry no
 // tenant and the issuer's only one is meant. Name and Groups are for people and
-// unused when empty.
+// unused when empty. GroupIssuer is for an issuer that may speak for others'
+// groups, as the built-in authority does: the claim says whose they are.
 type ClaimNames struct {
-	Object, Tenant, Name, Groups string
+	Object, Tenant, Name, Groups, GroupIssuer string
 }
 
 // Audiences is what an endpoint takes: a token for any one of them.
@@ -302,6 +303,11 @@ func (i *issuer) caller(c *Claims) (trust.Caller, error) {
 	}
 	if i.Claims.Groups != "" {
 		who.Groups = c.List(i.Claims.Groups)
+	}
+	if len(who.Groups) > 0 {
+		if who.GroupIssuer = i.URL; i.Claims.GroupIssuer != "" {
+			who.GroupIssuer = c.Text(i.Claims.GroupIssuer)
+		}
 	}
 	for claim, value := range i.Require {
 		if c.Text(claim) != value {

@@ -36,14 +36,22 @@ type Discovery struct {
 	PublicOnly bool
 }
 
-type discovered struct {
+// Provider is a discovered issuer's site: a KeySource, and the endpoints where it
+// signs people in.
+type Provider struct {
 	issuer, url string
 	client      *http.Client
 }
 
+// Endpoints are those of OpenID Connect's code flow.
+type Endpoints struct{ Authorization, Token string }
+
 // NewDiscovery makes a KeySource of a discovered issuer. Nothing is sent before
 // keys are asked for.
-func NewDiscovery(d Discovery) (KeySource, error) {
+func NewDiscovery(d Discovery) (KeySource, error) { return NewProvider(d) }
+
+// NewProvider is NewDiscovery for who needs more of the issuer than its keys.
+func NewProvider(d Discovery) (*Provider, error) {
 	if err := checkURL(d.Issuer); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
@@ -62,7 +70,7 @@ func NewDiscovery(d Discovery) (KeySource, error) {
 		// a name cannot change its mind in between.
 		dialer.Control = func(_, address string, _ syscall.RawConn) error { return publicAddress(address) }
 	}
-	return &discovered{issuer: d.Issuer, url: from, client: &http.Client{
+	return &Provider{issuer: d.Issuer, url: from, client: &http.Client{
 		Timeout:       fetchTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("redirects are not followed") },
 		Transport: &http.Transport{
@@ -78,37 +86,81 @@ func NewDiscovery(d Discovery) (KeySource, error) {
 	}}, nil
 }
 
-// Keys fetches the discovery document and the key set it names.
-func (d *discovered) Keys(ctx context.Context) ([]*Key, error) {
+type document struct {
+	Issuer        string `json:"issuer"`
+	JWKSURI       string `json:"jwks_uri"`
+	Authorization string `json:"authorization_endpoint"`
+	Token         string `json:"token_endpoint"`
+}
+
+// document fetches the discovery document, which must be the issuer's own.
+func (d *Provider) document(ctx context.Context) (document, error) {
+	var doc document
 	body, err := d.get(ctx, d.url, maxDocument)
 	if err != nil {
-		return nil, fmt.Errorf("fetch discovery document: %w", err)
-	}
-	var doc struct {
-		Issuer  string `json:"issuer"`
-		JWKSURI string `json:"jwks_uri"`
+		return doc, fmt.Errorf("fetch discovery document: %w", err)
 	}
 	if err := json.Unmarshal(body, &doc); err != nil {
-		return nil, fmt.Errorf("read discovery document: %w", err)
+		return doc, fmt.Errorf("read discovery document: %w", err)
 	}
 	if doc.Issuer != d.issuer {
-		return nil, fmt.Errorf("discovery document at %s is of issuer %.200q, want %q", d.url, doc.Issuer, d.issuer)
+		return doc, fmt.Errorf("discovery document at %s is of issuer %.200q, want %q", d.url, doc.Issuer, d.issuer)
+	}
+	return doc, nil
+}
+
+// Keys fetches the discovery document and the key set it names.
+func (d *Provider) Keys(ctx context.Context) ([]*Key, error) {
+	doc, err := d.document(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkURL(doc.JWKSURI); err != nil {
 		return nil, fmt.Errorf("discovery document's jwks_uri: %w", err)
 	}
-	if body, err = d.get(ctx, doc.JWKSURI, maxKeySet); err != nil {
+	body, err := d.get(ctx, doc.JWKSURI, maxKeySet)
+	if err != nil {
 		return nil, fmt.Errorf("fetch key set: %w", err)
 	}
 	return ParseKeys(body)
 }
 
-func (d *discovered) get(ctx context.Context, from string, limit int64) ([]byte, error) {
+// Endpoints fetches the discovery document for where people sign in.
+func (d *Provider) Endpoints(ctx context.Context) (Endpoints, error) {
+	doc, err := d.document(ctx)
+	if err != nil {
+		return Endpoints{}, err
+	}
+	if err := checkURL(doc.Authorization); err != nil {
+		return Endpoints{}, fmt.Errorf("discovery document's authorization_endpoint: %w", err)
+	}
+	if err := checkURL(doc.Token); err != nil {
+		return Endpoints{}, fmt.Errorf("discovery document's token_endpoint: %w", err)
+	}
+	return Endpoints{doc.Authorization, doc.Token}, nil
+}
+
+// Post sends a form to one of the endpoints, under the same rules as discovery.
+func (d *Provider) Post(ctx context.Context, to string, form url.Values) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return d.do(req, maxDocument)
+}
+
+func (d *Provider) get(ctx context.Context, from string, limit int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
 		return nil, err
 	}
+	return d.do(req, limit)
+}
+
+func (d *Provider) do(req *http.Request, limit int64) ([]byte, error) {
 	req.Header.Set("Accept", "application/json")
+	from := req.URL.String()
 	resp, err := d.client.Do(req)
 	if err != nil {
 		return nil, err

@@ -42,6 +42,12 @@ type Config struct {
 	// are not public. Keys handed over work without it.
 	PrivateIssuers bool
 	IssuerRoots    *x509.CertPool // believed for such issuers' sites; nil: the system's
+	// Clients are public clients that may sign people in, by id (GUID, lower
+	// case): their names. Azure's own are known.
+	Clients map[string]string
+	// Provider is where people are sent to sign in; nil: the built-in users sign
+	// in here.
+	Provider *ProviderConfig
 	// ClientAddress says who calls, for limits and the log; nil: the TCP peer.
 	ClientAddress func(*http.Request) netip.Addr
 
@@ -56,8 +62,13 @@ type Authority struct {
 	base   string // without trailing slash
 	issuer string
 	rings  *rings
-	limit  *limiter
+	limit  *limiter[netip.Prefix] // failures by address
+	names  *limiter[string]       // failures by user name
+	polls  polls
 	issued *prometheus.CounterVec
+
+	provider *provider     // nil: none
+	hashing  chan struct{} // a place for each password being checked
 
 	mu       sync.Mutex // guards what follows
 	opened   jose.Signer
@@ -84,8 +95,15 @@ func New(c Config) (*Authority, error) {
 	if c.ClientAddress == nil {
 		c.ClientAddress = peer
 	}
-	a := &Authority{conf: c, base: base, issuer: IssuerURL(base, c.Tenant), limit: newLimiter(c.Now)}
+	a := &Authority{conf: c, base: base, issuer: IssuerURL(base, c.Tenant), limit: newLimiter[netip.Prefix](c.Now, failBurst, failEvery),
+		names: newLimiter[string](c.Now, nameBurst, nameEvery), hashing: make(chan struct{}, hashersAtOnce)}
 	a.rings = newRings(a)
+	if c.Provider != nil {
+		var err error
+		if a.provider, err = newProvider(c); err != nil {
+			return nil, err
+		}
+	}
 	a.issued = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sallyport_authority_token_requests_total",
 		Help: "Token requests by result: issued, or the OAuth error.",
@@ -129,7 +147,10 @@ func (a *Authority) tend(ctx context.Context) error {
 	if err := a.promote(ctx); err != nil {
 		return err
 	}
-	return a.forgetAssertions(ctx)
+	if err := a.forgetAssertions(ctx); err != nil {
+		return err
+	}
+	return a.forgetPeople(ctx)
 }
 
 // KeepSecrets removes client secrets that nobody needs, until ctx ends. It runs

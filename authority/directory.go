@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +26,7 @@ import (
 const staleAfter = 4 * time.Second
 
 // prefixes are what the Directory follows.
-var prefixes = []string{store.SigningKeyPrefix, store.IdentityPrefix, store.FederatedPrefix, store.SecretPrefix, store.CertificatePrefix}
+var prefixes = []string{store.SigningKeyPrefix, store.IdentityPrefix, store.FederatedPrefix, store.SecretPrefix, store.CertificatePrefix, store.UserPrefix, store.SessionPrefix}
 
 // DirectoryConfig is what NewDirectory needs.
 type DirectoryConfig struct {
@@ -49,6 +50,8 @@ type Directory struct {
 	identities  map[string]store.Identity // by folded client id
 	credentials map[string]int64          // credential names, see credentialName; the revision they were seen at
 	byKey       map[string]string         // store key of a credential → its name
+	sessions    map[string]store.Session  // by store key
+	users       map[string]store.User     // by store key
 	revision    map[string]int64          // by prefix: everything up to here is applied
 	fresh       map[string]time.Time      // by prefix
 	moved       chan struct{}             // closed and replaced at every sign of life
@@ -68,13 +71,14 @@ func NewDirectory(c DirectoryConfig) *Directory {
 	}
 	return &Directory{
 		conf: c, keys: map[string]store.SigningKey{}, identities: map[string]store.Identity{}, credentials: map[string]int64{},
-		byKey: map[string]string{}, revision: map[string]int64{}, fresh: map[string]time.Time{}, moved: make(chan struct{}), subscribers: map[int]func(){},
+		byKey: map[string]string{}, sessions: map[string]store.Session{}, users: map[string]store.User{}, revision: map[string]int64{}, fresh: map[string]time.Time{}, moved: make(chan struct{}), subscribers: map[int]func(){},
 	}
 }
 
 // Issuer is the built-in authority for an authn.Authenticator.
 func (d *Directory) Issuer() authn.Issuer {
-	return authn.Issuer{URL: d.conf.Issuer, Keys: d, Tenants: []string{d.conf.Tenant}, Scopes: []string{"/"}, Stands: d.Stands, Subscribe: d.Subscribe}
+	return authn.Issuer{URL: d.conf.Issuer, Keys: d, Tenants: []string{d.conf.Tenant}, Scopes: []string{"/"},
+		Claims: authn.ClaimNames{Name: "preferred_username", Groups: "groups", GroupIssuer: "idp"}, Stands: d.Stands, Subscribe: d.Subscribe}
 }
 
 // Run follows the store until ctx or the store ends, or a record cannot be read.
@@ -141,7 +145,8 @@ func (d *Directory) apply(prefix string, b store.Batch) error {
 	d.advance(prefix, b.Revision, b.Fresh)
 	d.mu.Unlock()
 	if slices.ContainsFunc(b.Events, func(e store.Event) bool {
-		return prefix == store.SigningKeyPrefix || e.Prev != nil || e.Type == store.EventDelete
+		// A session changes with each refresh, which takes nothing away.
+		return prefix == store.SigningKeyPrefix || e.Prev != nil && prefix != store.SessionPrefix || e.Type == store.EventDelete
 	}) {
 		d.notify()
 	}
@@ -160,6 +165,8 @@ func (d *Directory) known(prefix string) []string {
 		for _, i := range d.identities {
 			keys = append(keys, i.Key())
 		}
+	case store.UserPrefix:
+		keys = slices.AppendSeq(keys, maps.Keys(d.users))
 	default:
 		for key := range d.byKey {
 			if strings.HasPrefix(key, prefix) {
@@ -200,6 +207,20 @@ func (d *Directory) put(prefix, key string, value []byte, revision, created int6
 			return err
 		}
 		name = secretName(&s, created)
+	case store.UserPrefix:
+		u, err := store.Decode[store.User](value)
+		if err != nil {
+			return err
+		}
+		d.users[key] = u
+		return nil
+	case store.SessionPrefix:
+		s, err := store.Decode[store.Session](value)
+		if err != nil {
+			return err
+		}
+		name = sessionName(&s, created)
+		defer func() { d.sessions[key] = s }()
 	case store.CertificatePrefix:
 		c, err := store.Decode[store.Certificate](value)
 		if err != nil {
@@ -219,9 +240,12 @@ func (d *Directory) remove(prefix, key string) {
 		delete(d.keys, strings.TrimPrefix(key, prefix))
 	case store.IdentityPrefix:
 		delete(d.identities, strings.TrimPrefix(key, prefix))
+	case store.UserPrefix:
+		delete(d.users, key)
 	default:
 		delete(d.credentials, d.byKey[key])
 		delete(d.byKey, key)
+		delete(d.sessions, key)
 	}
 }
 
@@ -334,6 +358,9 @@ func (d *Directory) Stands(c *trust.Caller) error {
 	if err := d.current(); err != nil {
 		return err
 	}
+	if strings.HasPrefix(c.Credential, store.SessionPrefix) {
+		return d.personStands(c)
+	}
 	i, known := d.identities[trust.Fold(c.ClientID)]
 	if !known || i.ObjectID != c.Object || trust.Fold(i.TenantID) != c.Tenant || !trust.SameFold(i.ResourceID, c.ResourceID) {
 		return gone("the identity that the token is of was removed")
@@ -346,6 +373,41 @@ func (d *Directory) Stands(c *trust.Caller) error {
 		return trust.Errorf(trust.Unavailable, "this server has not yet heard of the credential that the token was exchanged for")
 	}
 	return gone("the credential that the token was exchanged for was removed")
+}
+
+// personStands is Stands for people; d.mu is held.
+func (d *Directory) personStands(c *trust.Caller) error {
+	key, _, _ := strings.Cut(c.Credential, "#")
+	s, known := d.sessions[key]
+	if _, same := d.credentials[c.Credential]; !known || !same {
+		if _, created := credentialAge(c.Credential); created > d.revision[store.SessionPrefix] {
+			return trust.Errorf(trust.Unavailable, "this server has not yet heard of the sign-in that the token is of")
+		}
+		return gone("the sign-in that the token is of has ended")
+	}
+	p := &s.Person
+	if p.ObjectID != c.Object || c.Tenant != d.conf.Tenant || c.ResourceID != "" || trust.Fold(s.ClientID) != trust.Fold(c.ClientID) || !d.conf.Now().Before(s.Expires) {
+		return gone("the sign-in that the token is of has ended")
+	}
+	name, groups := p.User, p.Groups
+	if name == "" {
+		name = p.ObjectID
+	}
+	u, known := d.users[store.User{Name: name}.Key()]
+	switch {
+	case !known && p.User != "":
+		return gone("the user that the token is of was removed")
+	case known && (u.Disabled || u.ObjectID != p.ObjectID || s.Created.Before(u.SessionsFrom)):
+		return gone("the user that the token is of was disabled or signed out everywhere")
+	case known && p.User != "":
+		groups = u.Groups
+	}
+	for _, g := range c.Groups {
+		if !slices.Contains(groups, g) {
+			return gone("the user that the token is of has left a group that the token names")
+		}
+	}
+	return nil
 }
 
 func gone(message string) error {

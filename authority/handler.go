@@ -18,6 +18,10 @@ const keysMaxAge = "public, max-age=300"
 //
 //	POST oauth2/v2.0/token                      token endpoint, scope=
 //	POST oauth2/token                           token endpoint of v1, resource=
+//	POST oauth2/v2.0/devicecode                 begins a device sign-in (also oauth2/devicecode)
+//	POST oauth2/v2.0/revoke                     ends the session of a refresh token
+//	GET  oauth2/v2.0/authorize                  people sign in (also oauth2/authorize)
+//	     device, signin/…                       the pages of it
 //	GET  v2.0/.well-known/openid-configuration  discovery (also without v2.0)
 //	GET  discovery/v2.0/keys                    key set (also discovery/keys)
 //
@@ -36,6 +40,26 @@ func (a *Authority) Handler() http.Handler {
 			a.token(w, r, formV2)
 		case "oauth2/token":
 			a.token(w, r, formV1)
+		case "oauth2/v2.0/devicecode":
+			a.device(w, r, formV2)
+		case "oauth2/devicecode":
+			a.device(w, r, formV1)
+		case "oauth2/v2.0/revoke":
+			a.revoke(w, r)
+		case "oauth2/v2.0/authorize":
+			a.authorize(w, r, formV2)
+		case "oauth2/authorize":
+			a.authorize(w, r, formV1)
+		case "device":
+			a.devicePage(w, r)
+		case "signin":
+			a.password(w, r)
+		case "signin/cancel":
+			a.cancel(w, r)
+		case "signin/provider":
+			a.toProvider(w, r)
+		case "signin/callback":
+			a.fromProvider(w, r)
 		case "v2.0/.well-known/openid-configuration", ".well-known/openid-configuration":
 			a.discovery(w, r)
 		case "discovery/v2.0/keys", "discovery/keys":
@@ -51,16 +75,23 @@ func (a *Authority) Handler() http.Handler {
 func (a *Authority) discovery(w http.ResponseWriter, r *http.Request) {
 	at := a.base + "/" + a.conf.Tenant
 	a.publish(w, r, map[string]any{
-		"issuer":                                a.issuer,
-		"authorization_endpoint":                at + "/oauth2/v2.0/authorize",
-		"token_endpoint":                        at + "/oauth2/v2.0/token",
-		"jwks_uri":                              at + "/discovery/v2.0/keys",
-		"grant_types_supported":                 []string{grantClientCredentials},
-		"response_types_supported":              []string{"code"},
-		"subject_types_supported":               []string{"public"},
-		"id_token_signing_alg_values_supported": []string{a.conf.Algorithm},
-		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "client_secret_basic", "private_key_jwt"},
-		"claims_supported":                      []string{"iss", "aud", "sub", "oid", "tid", "appid", "azp", "idtyp", "xms_mirid", "uti", "ver", "iat", "nbf", "exp"},
+		"issuer":                                           a.issuer,
+		"authorization_endpoint":                           at + "/oauth2/v2.0/authorize",
+		"token_endpoint":                                   at + "/oauth2/v2.0/token",
+		"jwks_uri":                                         at + "/discovery/v2.0/keys",
+		"device_authorization_endpoint":                    at + "/oauth2/v2.0/devicecode",
+		"revocation_endpoint":                              at + "/oauth2/v2.0/revoke",
+		"grant_types_supported":                            []string{grantClientCredentials, grantCode, grantRefresh, grantDevice},
+		"response_modes_supported":                         []string{"query", "form_post"},
+		"code_challenge_methods_supported":                 []string{"S256"},
+		"authorization_response_iss_parameter_supported":   true,
+		"response_types_supported":                         []string{"code"},
+		"subject_types_supported":                          []string{"public"},
+		"id_token_signing_alg_values_supported":            []string{a.conf.Algorithm},
+		"token_endpoint_auth_methods_supported":            []string{"client_secret_post", "client_secret_basic", "private_key_jwt", "none"},
+		"token_endpoint_auth_signing_alg_values_supported": []string{"PS256", "RS256", "ES256"},
+		"scopes_supported":                                 []string{"openid", "profile", "email", "offline_access"},
+		"claims_supported":                                 []string{"iss", "aud", "sub", "oid", "tid", "appid", "azp", "idtyp", "xms_mirid", "name", "preferred_username", "groups", "idp", "uti", "ver", "iat", "nbf", "exp"},
 	})
 }
 

@@ -15,35 +15,44 @@ const (
 	maxClients = 10_000
 )
 
-// limiter counts failures by client address. It never limits a client without
-// failures.
-type limiter struct {
-	now func() time.Time
+// Failures that one user name may have, from everywhere: after nameBurst wrong
+// passwords, one more per nameEvery. Nobody is locked out for good.
+const (
+	nameBurst = 10
+	nameEvery = time.Minute
+)
+
+// limiter counts failures by who has them: a client's network, a user's name.
+// It never limits who has none.
+type limiter[K comparable] struct {
+	now   func() time.Time
+	burst int
+	every time.Duration
 
 	mu   sync.Mutex
-	owed map[netip.Prefix]time.Time // when all failures are forgiven
+	owed map[K]time.Time // when all failures are forgiven
 }
 
-func newLimiter(now func() time.Time) *limiter {
-	return &limiter{now: now, owed: map[netip.Prefix]time.Time{}}
+func newLimiter[K comparable](now func() time.Time, burst int, every time.Duration) *limiter[K] {
+	return &limiter[K]{now: now, burst: burst, every: every, owed: map[K]time.Time{}}
 }
 
-// retryAfter says how long the client has to wait; 0 means that it may try.
-func (l *limiter) retryAfter(client netip.Addr) time.Duration {
+// retryAfter says how long one has to wait; 0 means that it may try.
+func (l *limiter[K]) retryAfter(n K) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	until, known := l.owed[network(client)]
+	until, known := l.owed[n]
 	if !known {
 		return 0
 	}
-	return max(0, until.Sub(l.now())-failBurst*failEvery)
+	return max(0, until.Sub(l.now())-time.Duration(l.burst)*l.every)
 }
 
 // failed notes a failure.
-func (l *limiter) failed(client netip.Addr) {
+func (l *limiter[K]) failed(n K) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now, n := l.now(), network(client)
+	now := l.now()
 	if _, known := l.owed[n]; !known && len(l.owed) >= maxClients {
 		l.forget(now)
 	}
@@ -51,11 +60,20 @@ func (l *limiter) failed(client netip.Addr) {
 	if from.Before(now) {
 		from = now
 	}
-	l.owed[n] = from.Add(failEvery)
+	l.owed[n] = from.Add(l.every)
+}
+
+// forgive takes one failure back.
+func (l *limiter[K]) forgive(n K) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until, known := l.owed[n]; known {
+		l.owed[n] = until.Add(-l.every)
+	}
 }
 
 // forget makes room: those forgiven, or else anybody (in the map's random order).
-func (l *limiter) forget(now time.Time) {
+func (l *limiter[K]) forget(now time.Time) {
 	for n, until := range l.owed {
 		if !until.After(now) {
 			delete(l.owed, n)

@@ -2,13 +2,12 @@ package authority
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -37,7 +36,7 @@ const (
 	formV2             // scope=<resource>/.default
 )
 
-// request is a token request, read and checked for its form.
+// request is a token request of a client for itself, read and checked.
 type request struct {
 	clientID, secret, assertion string
 	resource                    string
@@ -51,52 +50,101 @@ type grant struct {
 	assertion  bool   // it was no secret
 }
 
+// issued is an access token with what is said of it, and what a person's client
+// gets besides.
+type issued struct {
+	client, object, credential string
+	token, resource            string
+	life                       time.Duration
+
+	scope, refresh, idToken, clientInfo string
+}
+
 // token is the token endpoint (RFC 6749 3.2). A request without a credential
 // that the identity holds gets nothing, whoever sends it.
 func (a *Authority) token(w http.ResponseWriter, r *http.Request, f form) {
-	client := a.conf.ClientAddress(r)
-	if wait := a.limit.retryAfter(client); wait > 0 {
-		a.fail(w, r, &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", number: 90055, text: "Too many failed requests from this address.", retry: wait})
-		return
-	}
-	req, oerr := a.read(w, r, f)
-	var g grant
-	if oerr == nil {
-		g, oerr = a.authenticate(r.Context(), req)
-	}
+	now := a.conf.Now()
+	out, oerr := a.exchange(w, r, f, now)
 	if oerr != nil {
-		if oerr.status < http.StatusInternalServerError {
-			a.limit.failed(client)
-		}
-		a.conf.Log.Info("token refused", "client", printable(req.clientID), "address", client.String(), "error", oerr.code, "code", oerr.number, "cause", oerr.cause)
 		a.fail(w, r, oerr)
 		return
 	}
-	now := a.conf.Now()
-	token, err := a.sign(req, g, now)
-	if err != nil {
-		a.conf.Log.Error("token not signed", "error", err)
-		a.fail(w, r, unavailable(err))
-		return
-	}
-	key, _, _ := strings.Cut(g.credential, "#")
-	a.conf.Log.Info("token issued", "client", g.identity.ClientID, "object", g.identity.ObjectID, "audience", req.resource, "credential", key, "address", client.String())
+	key, _, _ := strings.Cut(out.credential, "#")
+	a.conf.Log.Info("token issued", "client", out.client, "object", out.object, "audience", out.resource, "credential", key, "address", a.conf.ClientAddress(r).String())
 	a.issued.WithLabelValues("issued").Inc()
-	a.answer(w, f, req, token, now)
+	a.answer(w, f, out, now)
 }
 
-// read takes the request apart. Parameters count from the body only (a URL ends
+// exchange reads the request and exchanges what it brings. Failures are counted
+// by address.
+func (a *Authority) exchange(w http.ResponseWriter, r *http.Request, f form, now time.Time) (*issued, *oauthError) {
+	client := a.conf.ClientAddress(r)
+	if oerr := a.limited(client); oerr != nil {
+		return nil, oerr
+	}
+	get, oerr := a.readForm(w, r)
+	var out *issued
+	if oerr == nil {
+		switch get("grant_type") {
+		case grantClientCredentials:
+			out, oerr = a.clientToken(r, get, f, now)
+		case grantCode, grantDevice, grantRefresh:
+			out, oerr = a.personToken(r.Context(), get, f)
+		case "":
+			oerr = &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 900144, text: "The request body must contain the following parameter: 'grant_type'."}
+		default:
+			oerr = &oauthError{status: http.StatusBadRequest, code: "unsupported_grant_type", number: 70003, text: "The app requested an unsupported grant type '" + printable(get("grant_type")) + "'."}
+		}
+	}
+	if oerr != nil && oerr.code != devicePending {
+		if oerr.status < http.StatusInternalServerError {
+			a.limit.failed(network(client))
+		}
+		id := ""
+		if get != nil {
+			id = get("client_id")
+		}
+		a.conf.Log.Info("token refused", "client", printable(id), "address", client.String(), "error", oerr.code, "code", oerr.number, "cause", oerr.cause)
+	}
+	return out, oerr
+}
+
+// limited refuses an address with too many failures.
+func (a *Authority) limited(client netip.Addr) *oauthError {
+	if wait := a.limit.retryAfter(network(client)); wait > 0 {
+		return &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", number: 90055, text: "Too many failed requests from this address.", retry: wait}
+	}
+	return nil
+}
+
+// clientToken is the grant of clients for themselves (RFC 6749 4.4).
+func (a *Authority) clientToken(r *http.Request, get func(string) string, f form, now time.Time) (*issued, *oauthError) {
+	req, oerr := a.readClient(r, get, f)
+	if oerr != nil {
+		return nil, oerr
+	}
+	g, oerr := a.authenticate(r.Context(), req)
+	if oerr != nil {
+		return nil, oerr
+	}
+	token, err := a.sign(req, g, now)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return &issued{client: g.identity.ClientID, object: g.identity.ObjectID, credential: g.credential, token: token, resource: req.resource, life: req.life}, nil
+}
+
+// readForm reads a POSTed form. Parameters count from the body only (a URL ends
 // up in logs) and only once.
-func (a *Authority) read(w http.ResponseWriter, r *http.Request, f form) (request, *oauthError) {
-	var req request
-	bad := func(number int, format string, args ...any) (request, *oauthError) {
-		return req, &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: number, text: fmt.Sprintf(format, args...)}
+func (a *Authority) readForm(w http.ResponseWriter, r *http.Request) (get func(string) string, oerr *oauthError) {
+	bad := func(number int, format string, args ...any) (func(string) string, *oauthError) {
+		return nil, &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: number, text: fmt.Sprintf(format, args...)}
 	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
 		_, e := bad(900561, "The endpoint only accepts POST requests. Received a %s request.", printable(r.Method))
 		e.status = http.StatusMethodNotAllowed
-		return req, e
+		return nil, e
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
 		return bad(900144, "The request body must be of type application/x-www-form-urlencoded.")
@@ -110,13 +158,14 @@ func (a *Authority) read(w http.ResponseWriter, r *http.Request, f form) (reques
 			return bad(9000411, "The request is not properly formatted. The parameter '%s' is duplicated.", printable(name))
 		}
 	}
-	get := r.PostForm.Get
-	switch grantType := get("grant_type"); grantType {
-	case grantClientCredentials:
-	case "":
-		return bad(900144, "The request body must contain the following parameter: 'grant_type'.")
-	default:
-		return req, &oauthError{status: http.StatusBadRequest, code: "unsupported_grant_type", number: 70003, text: "The app requested an unsupported grant type '" + printable(grantType) + "'."}
+	return r.PostForm.Get, nil
+}
+
+// readClient takes the request of a client for itself apart.
+func (a *Authority) readClient(r *http.Request, get func(string) string, f form) (request, *oauthError) {
+	var req request
+	bad := func(number int, format string, args ...any) (request, *oauthError) {
+		return req, &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: number, text: fmt.Sprintf(format, args...)}
 	}
 	req.clientID, req.secret, req.assertion = get("client_id"), get("client_secret"), get("client_assertion")
 	if id, secret, ok := basic(r); ok {
@@ -153,10 +202,14 @@ func (a *Authority) readResource(req *request, get func(string) string, f form) 
 	}
 	var ok bool
 	if req.life, ok = a.audience(req.resource); !ok {
-		return &oauthError{status: http.StatusBadRequest, code: "invalid_resource", number: 500011, text: "The resource principal named '" + printable(req.resource) +
-			"' was not found. Ask for " + a.base + ", " + a.base + "/gateways/<location>, " + a.base + "/clusters/<uid> or " + a.base + "/extensions/<uid>."}
+		return a.unknownResource(req.resource)
 	}
 	return nil
+}
+
+func (a *Authority) unknownResource(resource string) *oauthError {
+	return &oauthError{status: http.StatusBadRequest, code: "invalid_resource", number: 500011, text: "The resource principal named '" + printable(resource) +
+		"' was not found. Ask for " + a.base + ", " + a.base + "/gateways/<location>, " + a.base + "/clusters/<uid> or " + a.base + "/extensions/<uid>."}
 }
 
 // defaultScope finds the one resource in a v2 scope. MSAL adds the scopes of
@@ -241,7 +294,7 @@ func (a *Authority) authenticate(ctx context.Context, req request) (grant, *oaut
 	return g, nil
 }
 
-// claims of an access token, those of an Entra managed identity's (v2, with v1's
+// claims of a token, those of an Entra managed identity's or user's (v2, with v1's
 // appid beside azp since clients look for either).
 type claims struct {
 	Audience   string `json:"aud"`
@@ -249,26 +302,29 @@ type claims struct {
 	IssuedAt   int64  `json:"iat"`
 	NotBefore  int64  `json:"nbf"`
 	Expires    int64  `json:"exp"`
-	AppID      string `json:"appid"`
-	AppIDACR   string `json:"appidacr"` // how the client authenticated: 1 secret, 2 assertion
-	AZP        string `json:"azp"`
-	AZPACR     string `json:"azpacr"`
-	IDP        string `json:"idp"`
-	IDType     string `json:"idtyp"`
+	AppID      string `json:"appid,omitempty"`
+	AppIDACR   string `json:"appidacr,omitempty"` // how the client authenticated: 0 not at all, 1 secret, 2 assertion
+	AZP        string `json:"azp,omitempty"`
+	AZPACR     string `json:"azpacr,omitempty"`
+	IDP        string `json:"idp"`             // who knows the caller
+	IDType     string `json:"idtyp,omitempty"` // app or user; "" in id tokens
 	ObjectID   string `json:"oid"`
 	Subject    string `json:"sub"`
 	Tenant     string `json:"tid"`
 	TokenID    string `json:"uti"`
 	Version    string `json:"ver"`
 	Resource   string `json:"xms_mirid,omitempty"`
-	Credential string `json:"sp_cred"` // authn.CredentialClaim
+	Credential string `json:"sp_cred,omitempty"` // authn.CredentialClaim
+
+	// Of people.
+	UserName string   `json:"preferred_username,omitempty"`
+	Name     string   `json:"name,omitempty"`
+	Groups   []string `json:"groups,omitempty"` // of idp
+	Scope    string   `json:"scp,omitempty"`
+	Nonce    string   `json:"nonce,omitempty"`
 }
 
 func (a *Authority) sign(req request, g grant, now time.Time) (string, error) {
-	id := make([]byte, 16)
-	if _, err := rand.Read(id); err != nil {
-		return "", err
-	}
 	acr := "1"
 	if g.assertion {
 		acr = "2"
@@ -276,12 +332,16 @@ func (a *Authority) sign(req request, g grant, now time.Time) (string, error) {
 	c := claims{
 		Audience: req.resource, Issuer: a.issuer, IssuedAt: now.Unix(), NotBefore: now.Unix(), Expires: now.Add(req.life).Unix(),
 		AppID: g.identity.ClientID, AppIDACR: acr, AZP: g.identity.ClientID, AZPACR: acr, IDP: a.issuer, IDType: "app",
-		ObjectID: g.identity.ObjectID, Subject: g.identity.ObjectID, Tenant: a.conf.Tenant, TokenID: base64.RawURLEncoding.EncodeToString(id), Version: "2.0",
+		ObjectID: g.identity.ObjectID, Subject: g.identity.ObjectID, Tenant: a.conf.Tenant, TokenID: random(16), Version: "2.0",
 		Credential: g.credential,
 	}
 	if g.identity.Kind == kindManaged {
 		c.Resource = mirid(g.identity.ResourceID)
 	}
+	return a.signClaims(c)
+}
+
+func (a *Authority) signClaims(c claims) (string, error) {
 	payload, err := json.Marshal(c)
 	if err != nil {
 		return "", err
@@ -316,15 +376,20 @@ func mirid(id string) string {
 }
 
 // answer writes the token (RFC 6749 5.1, with the fields Azure adds).
-func (a *Authority) answer(w http.ResponseWriter, f form, req request, token string, now time.Time) {
-	seconds := int64(req.life / time.Second)
-	body := map[string]any{"token_type": "Bearer", "access_token": token}
+func (a *Authority) answer(w http.ResponseWriter, f form, out *issued, now time.Time) {
+	seconds := int64(out.life / time.Second)
+	body := map[string]any{"token_type": "Bearer", "access_token": out.token}
 	if f == formV2 {
 		body["expires_in"], body["ext_expires_in"] = seconds, seconds
 	} else {
 		n := func(i int64) string { return strconv.FormatInt(i, 10) }
 		body["expires_in"], body["ext_expires_in"] = n(seconds), n(seconds)
-		body["expires_on"], body["not_before"], body["resource"] = n(now.Unix()+seconds), n(now.Unix()), req.resource
+		body["expires_on"], body["not_before"], body["resource"] = n(now.Unix()+seconds), n(now.Unix()), out.resource
+	}
+	for name, value := range map[string]string{"scope": out.scope, "refresh_token": out.refresh, "id_token": out.idToken, "client_info": out.clientInfo} {
+		if value != "" {
+			body[name] = value
+		}
 	}
 	writeJSON(w, http.StatusOK, body)
 }

@@ -128,7 +128,7 @@ func (t *table) find(c *trust.Caller, cluster trust.ClusterUID) []*bound {
 		return found // a resource is in no group
 	}
 	for _, group := range c.Groups {
-		p := trust.Principal{Issuer: c.Issuer, Tenant: c.Tenant, Object: group}
+		p := trust.Principal{Issuer: c.GroupIssuer, Tenant: c.Tenant, Object: group}
 		found = append(found[:len(found):len(found)], t.bySubject[subject{p, cluster, true}]...)
 	}
 	return found

@@ -21,14 +21,18 @@ const (
 	DevicePrefix   = "/devices/"
 )
 
-// User is a person whom the built-in authority knows by itself.
+// User is a person whom the built-in authority knows by itself. One named by an
+// object id, without a password, is a person of the provider that people are
+// sent to, who is shut out here.
 type User struct {
 	Name        string // userPrincipalName; signs in with it
 	ObjectID    string
 	DisplayName string
 	Groups      []string // names of groups of the built-in authority
 	Disabled    bool
-	Stamp       Stamp
+	// SessionsFrom ends all sessions that began before.
+	SessionsFrom time.Time
+	Stamp        Stamp
 }
 
 // Key places a user.
@@ -40,8 +44,6 @@ type Password struct {
 	Name string
 	Hash string // argon2id in PHC form
 	Set  time.Time
-	// Temporary: it must be changed at the next sign-in.
-	Temporary bool
 }
 
 // Key places a password.

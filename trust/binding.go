@@ -20,15 +20,16 @@ type Principal struct {
 // Caller is an authenticated caller.
 type Caller struct {
 	Principal
-	ResourceID string    // xms_mirid: the managed identity's resource id; "" for people and applications
-	ClientID   string    // appid or azp
-	Name       string    // for people: a name to show; never a decision
-	Groups     []string  // for people: groups of this issuer
-	Audience   string    // the token's one audience
-	TokenID    string    // uti or jti, for audit
-	KeyID      string    // kid of the key that signed the token
-	Credential string    // built-in authority: what the token was exchanged for; removing that ends the token
-	Expires    time.Time // exp
+	ResourceID  string    // xms_mirid: the managed identity's resource id; "" for people and applications
+	ClientID    string    // appid or azp
+	Name        string    // for people: a name to show; never a decision
+	Groups      []string  // for people: groups of GroupIssuer, in the caller's tenant
+	GroupIssuer string    // whose groups they are: the token's issuer, or the one that it was got with
+	Audience    string    // the token's one audience
+	TokenID     string    // uti or jti, for audit
+	KeyID       string    // kid of the key that signed the token
+	Credential  string    // built-in authority: what the token was exchanged for; removing that ends the token
+	Expires     time.Time // exp
 }
 
 // Binding is a role binding as the request path needs it: one source, one
