@@ -74,7 +74,11 @@ func (c *Control) allowed(ctx context.Context, caller *trust.Caller, action stri
 			return false, err
 		}
 		for _, a := range assignments {
-			if !assignedTo(&a.Value, caller) {
+			mine, err := c.assignedTo(ctx, &a.Value, caller)
+			if err != nil {
+				return false, err
+			}
+			if !mine {
 				continue
 			}
 			d, err := c.definition(ctx, a.Value.RoleDefinitionID)
@@ -90,13 +94,22 @@ func (c *Control) allowed(ctx context.Context, caller *trust.Caller, action stri
 }
 
 // assignedTo tells whether an assignment is the caller's own or one of its
-// groups'. A managed identity is in no group.
-func assignedTo(a *store.RoleAssignment, caller *trust.Caller) bool {
-	if trust.Fold(a.PrincipalID) == trust.Fold(caller.Object) {
-		return true
+// groups'. A group is meant by the principal id of a resource that names it, its
+// issuer included: nobody's claims can stand for another issuer's group. A
+// managed identity is in no group.
+func (c *Control) assignedTo(ctx context.Context, a *store.RoleAssignment, caller *trust.Caller) (bool, error) {
+	if a.PrincipalType != "Group" {
+		return trust.Fold(a.PrincipalID) == trust.Fold(caller.Object), nil
 	}
-	return caller.ResourceID == "" && a.PrincipalType == "Group" &&
-		slices.ContainsFunc(caller.Groups, func(g string) bool { return trust.Fold(g) == trust.Fold(a.PrincipalID) })
+	if caller.ResourceID != "" || len(caller.Groups) == 0 || !arm.ValidGUID(a.PrincipalID) {
+		return false, nil
+	}
+	r, err := store.Get[store.RegisteredGroup](ctx, c.Store, store.RegisteredGroup{PrincipalID: a.PrincipalID}.Key())
+	if trust.KindOf(err) == trust.NotFound {
+		return false, nil
+	}
+	g := r.Value.Group
+	return err == nil && g.Issuer == caller.GroupIssuer && g.Tenant == caller.Tenant && slices.Contains(caller.Groups, g.Object), err
 }
 
 // assignments are the role assignments of the caller at the root, or, without
@@ -109,7 +122,11 @@ func (k *call) assignments() ([]store.RoleAssignment, error) {
 		}
 		var mine []store.RoleAssignment
 		for _, a := range all {
-			if !assignedTo(&a.Value, &k.caller) {
+			is, err := k.assignedTo(k.ctx, &a.Value, &k.caller)
+			if err != nil {
+				return nil, err
+			}
+			if !is {
 				continue
 			}
 			d, err := k.definition(k.ctx, a.Value.RoleDefinitionID)

@@ -223,7 +223,10 @@ func (k *call) resolve(want *wantedBinding, old store.Item[store.Binding]) (stor
 	if err != nil {
 		return b, nil, err
 	}
-	principal := trust.Principal{Issuer: k.Issuer, Tenant: source.Value.Identity.TenantID, Object: source.Value.Identity.PrincipalID}
+	principal, err := k.sourcePrincipal(&source.Value)
+	if err != nil {
+		return b, nil, err
+	}
 	if b.Source != principal {
 		// A source that was made anew is another one: nothing that the old one
 		// had passes to it without the agents.

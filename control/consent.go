@@ -86,7 +86,7 @@ func (k *call) consented(id sourceID) (store.Item[store.Source], error) {
 	if trust.KindOf(err) == trust.NotFound || err == nil && !(store.Source{}).Owns(s.Value.Key()) {
 		return s, arm.BadParameter("properties.sourceResourceId", "the resource %s does not exist", id.text)
 	}
-	if err == nil && s.Value.Identity == nil {
+	if err == nil && s.Value.Identity == nil && !isPeople(&s.Value) {
 		return s, arm.BadParameter("properties.sourceResourceId", "the resource %s has no system-assigned identity", id.text)
 	}
 	return s, err

@@ -37,6 +37,11 @@ type Config struct {
 	// Secrets are the authority's client secrets. Default: none can be made.
 	Secrets Secrets
 
+	// HashPassword makes what is stored of a user's password: the authority's.
+	// Errors are of kind Invalid for a password that will not do. Default: no
+	// users can be made.
+	HashPassword func(password string) (string, error)
+
 	BaseURL   string   // "https://host:port", no slash at the end
 	Issuer    string   // of the built-in authority; only its callers are known here
 	Tenant    string   // GUID

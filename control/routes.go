@@ -42,6 +42,8 @@ func (c *Control) table() []*route {
 		c.connectionRoutes(),
 		c.bindingRoutes(),
 		c.clusterRoutes(),
+		c.userRoutes(),
+		c.groupSourceRoutes(),
 		c.federatedRoutes(),
 		c.secretRoutes(),
 		c.certificateRoutes(),

@@ -66,7 +66,10 @@ func bodyOfSource(s *store.Source) sourceBody {
 	other, _ := parseBag(s.Other)
 	p.set("provisioningState", s.State)
 	b := sourceBody{ID: s.ID, Name: nameOf(s.ID), Type: s.Type, Location: s.Location, Tags: s.Tags, Properties: p,
-		SystemData: systemDataOf(s.Stamp), Other: other, Identity: &identityBody{Type: "None"}}
+		SystemData: systemDataOf(s.Stamp), Other: other}
+	if !isPeople(s) {
+		b.Identity = &identityBody{Type: "None"}
+	}
 	if i := s.Identity; i != nil {
 		b.Identity = &identityBody{"SystemAssigned", i.PrincipalID, i.TenantID, i.ClientID}
 	}
@@ -234,6 +237,10 @@ func (k *call) identityOps(s *store.Source, identity *struct{ Type string }) ([]
 // identityGone removes an identity, its federated credentials and its
 // certificates.
 func (c *Control) identityGone(ctx context.Context, s *store.Source) ([]store.Op, error) {
+	if isPeople(s) {
+		g, err := peopleGroupOf(s)
+		return []store.Op{store.Delete(store.RegisteredGroup{PrincipalID: g.PrincipalID}.Key(), 0)}, err
+	}
 	if s.Identity == nil {
 		return nil, nil
 	}

@@ -1,9 +1,6 @@
 package store
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"time"
 
 	"github.com/sallyport/sallyport/trust"
@@ -49,32 +46,16 @@ type Password struct {
 // Key places a password.
 func (r Password) Key() string { return PasswordPrefix + trust.Fold(r.Name) }
 
-// RegisteredGroup finds the principal ids that a group of people has here: one
-// for each resource that names it.
+// RegisteredGroup is which group of people a principal id means: that of a
+// resource which names the group.
 type RegisteredGroup struct {
-	Group       trust.Principal // issuer, tenant and the group's name
 	PrincipalID string
+	Group       trust.Principal // issuer, tenant and the group's name
 	SourceID    string
 }
 
-// Key places a registration by its group.
-func (r RegisteredGroup) Key() string {
-	return RegisteredGroupPrefix(r.Group) + trust.Fold(r.PrincipalID)
-}
-
-// RegisteredGroupPrefix holds the registrations of one group.
-func RegisteredGroupPrefix(group trust.Principal) string {
-	return GroupPrefix + hashOf(group.Issuer, group.Tenant, group.Object) + "/"
-}
-
-// hashOf makes one key segment of several texts.
-func hashOf(texts ...string) string {
-	h := sha256.New()
-	for _, t := range texts {
-		fmt.Fprintf(h, "%d:%s", len(t), t)
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
+// Key places a registration by its principal id.
+func (r RegisteredGroup) Key() string { return GroupPrefix + trust.Fold(r.PrincipalID) }
 
 // Session is one sign-in of a person with one client. Its removal ends every
 // token that came of it.

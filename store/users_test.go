@@ -34,7 +34,7 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Secret{ClientID: "i", ID: "s"},
 		store.Certificate{ClientID: "i", Name: "c"},
 		store.User{Name: "u"}, store.Password{Name: "u"},
-		store.RegisteredGroup{Group: trust.Principal{Issuer: "i", Tenant: "t", Object: "g"}, PrincipalID: "p"},
+		store.RegisteredGroup{PrincipalID: "p"},
 		store.SealedKey{Name: "k"},
 		store.AgentStatus{Cluster: "u", Agent: "proxy"}, store.AgentReport{Cluster: "u"}, store.AgentProbe{Cluster: "u"},
 		store.Mandate{Cluster: "u"},
