@@ -33,10 +33,12 @@ type Context struct {
 	Tenant       string `json:"tenant"`
 	Subscription string `json:"subscription,omitempty"` // GUID, the default of --subscription
 	ClientID     string `json:"clientId"`
+	User         string `json:"user,omitempty"` // name of the person, "" for others
 	// One of these is set.
 	SecretFile      string `json:"secretFile,omitempty"`         // holds the client secret alone
 	AssertionFile   string `json:"federatedTokenFile,omitempty"` // holds a token of another issuer
 	CertificateFile string `json:"certificateFile,omitempty"`    // holds a private key and its registered certificate, PEM
+	SessionFile     string `json:"sessionFile,omitempty"`        // holds a person's Session
 	Admin           string `json:"adminFile,omitempty"`          // an AdminFile, read anew each time
 }
 
@@ -148,8 +150,12 @@ func (f *File) Remove(name string) error {
 	if err != nil {
 		return err
 	}
-	if own := f.secretPath(c.Name); c.SecretFile == own {
-		if err := os.Remove(own); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	own := f.secretPath(c.Name)
+	for _, kept := range []string{c.SecretFile, c.SessionFile} {
+		if kept != own && !strings.HasPrefix(kept, own+".session-") {
+			continue
+		}
+		if err := os.Remove(kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove secret: %w", err)
 		}
 	}
@@ -188,10 +194,7 @@ func (f *File) Tokens() *TokenCache {
 
 // Credential is how the context's caller gets tokens.
 func (c *Context) Credential(cache *TokenCache) (*AuthorityCredential, error) {
-	a := &AuthorityCredential{Authority: c.Authority, Trust: ServerTrust{CA: c.CA}, Tenant: c.Tenant, ClientID: c.ClientID, Cache: cache}
-	if a.Authority == "" {
-		a.Authority = c.Server
-	}
+	a := &AuthorityCredential{Authority: c.authority(), Trust: ServerTrust{CA: c.CA}, Tenant: c.Tenant, ClientID: c.ClientID, Cache: cache}
 	switch {
 	case c.Admin != "":
 		admin, err := ReadAdminFile(c.Admin)
@@ -206,9 +209,16 @@ func (c *Context) Credential(cache *TokenCache) (*AuthorityCredential, error) {
 		}
 		a.Secret.Text = strings.TrimSpace(string(data))
 	default:
-		a.Secret.AssertionFile, a.Secret.Certificate = c.AssertionFile, c.CertificateFile
+		a.Secret.AssertionFile, a.Secret.Certificate, a.Secret.SessionFile = c.AssertionFile, c.CertificateFile, c.SessionFile
 	}
 	return a, nil
+}
+
+func (c *Context) authority() string {
+	if c.Authority != "" {
+		return c.Authority
+	}
+	return c.Server
 }
 
 // Open makes a client for the context.

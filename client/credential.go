@@ -6,12 +6,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +22,7 @@ type Secret struct {
 	AssertionFile string                                    // a file with a token of another issuer (workload identity), read anew each time
 	Assertion     func(ctx context.Context) (string, error) // gives such a token, for who signs its own
 	Certificate   string // a PEM file with a private key and its registered certificate, read anew each time
+	SessionFile   string // a file with a person's Session, which changes with each use
 }
 
 // AuthorityCredential gets tokens from an authority by client credentials
@@ -38,9 +36,9 @@ type AuthorityCredential struct {
 	Cache     *TokenCache // nil: memory only
 	Now       func() time.Time
 
-	mu     sync.Mutex // one call to the authority at a time; guards what follows
-	client *http.Client
-	kept   map[string]Token
+	mu        sync.Mutex // one call to the authority at a time; guards what follows
+	authority *authority
+	kept      map[string]Token
 }
 
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" // RFC 7523 2.2
@@ -80,7 +78,10 @@ func (a *AuthorityCredential) Get(ctx context.Context, scope string, fresh bool)
 			return t, nil
 		}
 	}
-	t, err := a.ask(ctx, scope, now)
+	t, err := a.ask(ctx, scope, now, func() (Token, bool) {
+		t, ok := a.Cache.get(key)
+		return t, ok && !fresh && t.good(now())
+	})
 	if err != nil {
 		return Token{}, err
 	}
@@ -99,19 +100,25 @@ func (a *AuthorityCredential) keep(key string, t Token) {
 // key names a token in a cache without giving anything away.
 func (a *AuthorityCredential) key(scope string) string {
 	h := sha256.New()
-	for _, s := range []string{a.Authority, a.Tenant, a.ClientID, a.Secret.Text, a.Secret.AssertionFile, a.Secret.Certificate, scope} {
+	for _, s := range []string{a.Authority, a.Tenant, a.ClientID, a.Secret.Text, a.Secret.AssertionFile, a.Secret.Certificate, a.Secret.SessionFile, scope} {
 		fmt.Fprintf(h, "%d:%s", len(s), s)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-func (a *AuthorityCredential) ask(ctx context.Context, scope string, now func() time.Time) (Token, error) {
-	base := strings.TrimSuffix(a.Authority, "/")
-	endpoint := base + "/" + url.PathEscape(a.Tenant) + "/oauth2/v2.0/token"
+func (a *AuthorityCredential) ask(ctx context.Context, scope string, now func() time.Time, cached func() (Token, bool)) (Token, error) {
+	if a.authority == nil {
+		var err error
+		if a.authority, err = newAuthority(a.Authority, a.Tenant, a.Trust); err != nil {
+			return Token{}, err
+		}
+	}
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {a.ClientID}, "scope": {scope}}
 	switch {
+	case a.Secret.SessionFile != "":
+		return a.authority.refresh(ctx, a.Secret.SessionFile, a.ClientID, scope, now, cached)
 	case a.Secret.Certificate != "":
-		assertion, err := certificateAssertion(a.Secret.Certificate, a.ClientID, endpoint, now())
+		assertion, err := certificateAssertion(a.Secret.Certificate, a.ClientID, a.authority.at("token"), now())
 		if err != nil {
 			return Token{}, err
 		}
@@ -133,48 +140,8 @@ func (a *AuthorityCredential) ask(ctx context.Context, scope string, now func() 
 	default:
 		return Token{}, trust.Errorf(trust.Unauthenticated, "client %s has no secret, certificate or federated token to show", a.ClientID)
 	}
-	if a.client == nil {
-		conf, err := a.Trust.TLS(a.Authority)
-		if err != nil {
-			return Token{}, err
-		}
-		a.client = &http.Client{Transport: newTransport(conf), CheckRedirect: noRedirect, Timeout: 30 * time.Second}
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
-	if err != nil {
-		return Token{}, fmt.Errorf("ask for a token: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	asked := now()
-	res, err := a.client.Do(req)
-	if err != nil {
-		return Token{}, unreachable(ctx, base, err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
-	if err != nil {
-		return Token{}, unreachable(ctx, base, err)
-	}
-	if res.StatusCode != http.StatusOK {
-		e := failure(res, body)
-		if e.Status == http.StatusBadRequest && (e.Code == "invalid_client" || e.Code == "invalid_grant" || e.Code == "unauthorized_client") {
-			e.Status = http.StatusUnauthorized
-		}
-		return Token{}, e
-	}
-	var answer struct {
-		AccessToken string      `json:"access_token"`
-		ExpiresIn   json.Number `json:"expires_in"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil || answer.AccessToken == "" {
-		return Token{}, trust.Errorf(trust.Internal, "the token answer of %s cannot be read", base)
-	}
-	life, err := answer.ExpiresIn.Int64()
-	if err != nil || life <= 0 {
-		return Token{}, trust.Errorf(trust.Internal, "the token answer of %s does not say how long the token lasts", base)
-	}
-	return Token{Value: answer.AccessToken, Expires: asked.Add(time.Duration(life) * time.Second)}, nil
+	t, _, err := a.authority.exchange(ctx, form, now)
+	return t, err
 }
 
 // TokenCache keeps tokens in a folder, one file each, for the caller's eyes

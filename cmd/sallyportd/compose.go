@@ -181,9 +181,17 @@ func (s *server) compose(ctx context.Context) (err error) {
 		return err
 	}
 	if s.plays("control") || s.plays("authority") {
+		provider, err := s.provider()
+		if err != nil {
+			return err
+		}
+		clients, err := s.publicClients()
+		if err != nil {
+			return err
+		}
 		if s.authority, err = authority.New(authority.Config{
 			Store: s.store, Directory: s.directory, Seal: s.sealer, Base: s.ExternalURL, Tenant: s.installation.TenantID,
-			PrivateIssuers: s.PrivateIssuers, ClientAddress: gateway.ClientAddress(proxies), Now: time.Now, Log: s.log, Registerer: s.metrics,
+			PrivateIssuers: s.PrivateIssuers, Provider: provider, Clients: clients, ClientAddress: gateway.ClientAddress(proxies), Now: time.Now, Log: s.log, Registerer: s.metrics,
 		}); err != nil {
 			return err
 		}
@@ -222,7 +230,7 @@ func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer str
 			Serve: s.ml.Serve, Complete: s.ml.Complete, Federate: s.ml.Federate})
 	}
 	if s.control, err = control.New(control.Config{
-		Store: s.store, Providers: providers, Secrets: secrets{s.authority}, Authenticate: s.authenticateControl,
+		Store: s.store, Providers: providers, Secrets: secrets{s.authority}, HashPassword: authority.HashPassword, Authenticate: s.authenticateControl,
 		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations,
 		MandateKey: mandateKey, AgentCA: s.agents, ServerCA: s.serverCA,
 		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,

@@ -63,6 +63,8 @@ type Config struct {
 	// PrivateIssuers lets federated credentials name issuers at private and
 	// loopback addresses. Keys that are handed over work without it.
 	PrivateIssuers bool `json:"privateIssuers"`
+	// SignIn says where people sign in.
+	SignIn SignInConfig `json:"signIn"`
 	// TrustedProxies are the addresses whose X-Forwarded-For is believed.
 	TrustedProxies []string `json:"trustedProxies"`
 	// DrainTimeout bounds how long open streams may go on after SIGTERM.
