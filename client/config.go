@@ -122,7 +122,7 @@ func (f *File) Use(name string) (*Context, error) {
 	}
 	if name == "" {
 		e := trust.Errorf(trust.Unauthenticated, "Please run 'sallyport login' to setup account.")
-		e.Hint = "sallyport login --admin-file FILE, with the file that the server wrote at its first start"
+		e.Hint = "sallyport login --admin-file FILE, with the file that the server wrote at its first start; people: sallyport login --server URL"
 		return nil, e
 	}
 	i := slices.IndexFunc(f.Contexts, func(c Context) bool { return c.Name == name })

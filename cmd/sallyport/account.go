@@ -38,14 +38,16 @@ func accounts(file *client.File, c *client.Context, subs []client.Subscription) 
 		one := account{CloudName: strings.TrimPrefix(c.Server, "https://"), Context: c.Name, HomeTenantID: c.Tenant, ID: s.SubscriptionID, ManagedByTenant: []string{},
 			Name: s.DisplayName, Server: c.Server, State: s.State, TenantID: c.Tenant,
 			IsDefault: c.Name == file.Current && strings.EqualFold(s.SubscriptionID, c.Subscription)}
-		one.User.Name, one.User.Type = c.ClientID, "servicePrincipal"
+		if one.User.Name, one.User.Type = c.ClientID, "servicePrincipal"; c.User != "" {
+			one.User.Name, one.User.Type = c.User, "user"
+		}
 		all = append(all, one)
 	}
 	return all
 }
 
 func (a *app) account() *cobra.Command {
-	return a.noun("account", "Manage subscriptions and contexts.", a.accountList(), a.accountShow(), a.accountSet())
+	return a.noun("account", "Manage subscriptions and contexts.", a.accountList(), a.accountShow(), a.accountSet(), a.accountToken())
 }
 
 func (a *app) accountList() *cobra.Command {
@@ -152,6 +154,52 @@ func (a *app) accountSet() *cobra.Command {
 			}
 			file.Current = c.Name
 			return nil, file.Save()
+		},
+	})
+}
+
+func (a *app) accountToken() *cobra.Command {
+	var resource, tenant string
+	var scopes []string
+	return a.command(spec{
+		use: "get-access-token", short: "Get a token for a program to call the server with.",
+		long: `Get a token of the context's caller. Without --resource it is for the control API;
+<server>/gateways/<location> is for clusters of that location.`,
+		example: `
+			sallyport account get-access-token --query accessToken -o tsv
+			sallyport account get-access-token --resource https://sallyport.example.com/gateways/westeurope`,
+		flags: func(f *flags) {
+			f.text(&resource, "resource", "", "Audience. Default: the server.")
+			f.many(&scopes, "scope", "", "Audience as a scope: the audience and /.default.")
+			f.text(&tenant, "tenant", "t", "Accepted for az's sake: there is one tenant.")
+		},
+		run: func(ctx context.Context, _ []string) (any, error) {
+			if resource != "" && len(scopes) > 0 || len(scopes) > 1 {
+				return nil, usagef("give either --resource or one --scope")
+			}
+			if _, err := a.session(); err != nil {
+				return nil, err
+			}
+			if tenant != "" && !strings.EqualFold(tenant, a.context.Tenant) {
+				return nil, trust.Errorf(trust.NotFound, "The context is of tenant %s, not %s.", a.context.Tenant, tenant)
+			}
+			scope := strings.TrimSuffix(a.context.Server, "/") + "/.default"
+			switch {
+			case resource != "":
+				scope = resource + "/.default"
+			case len(scopes) == 1:
+				scope = scopes[0]
+			}
+			credential, err := a.context.Credential(a.file.Tokens())
+			if err != nil {
+				return nil, err
+			}
+			t, err := credential.Get(ctx, scope, false)
+			if err != nil {
+				return nil, err
+			}
+			return map[string]any{"accessToken": t.Value, "expiresOn": t.Expires.Local().Format("2006-01-02 15:04:05.000000"), "expires_on": t.Expires.Unix(),
+				"subscription": a.context.Subscription, "tenant": a.context.Tenant, "tokenType": "Bearer"}, nil
 		},
 	})
 }

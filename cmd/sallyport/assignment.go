@@ -26,7 +26,7 @@ func (a *app) role() *cobra.Command {
 type assigned struct{ assignee, role, scope, group string }
 
 func (s *assigned) flags(f *flags) {
-	f.text(&s.assignee, "assignee", "", "Object id of the principal, or the resource id of a source whose identity it is.")
+	f.text(&s.assignee, "assignee", "", "Object id of the principal, name of a user, or resource id of a source or group of people.")
 	f.alias("assignee", "assignee-object-id", "")
 	f.text(&s.role, "role", "", "Role name or id: Owner, Contributor, Reader, ...")
 	f.text(&s.scope, "scope", "", "Scope at which the role applies, such as /subscriptions/<id>.")
@@ -49,22 +49,29 @@ func (s *assigned) at(ctx context.Context, a *app) (string, error) {
 	return "/subscriptions/" + sub, err
 }
 
-// principal is the object id that --assignee means.
-func (s *assigned) principal(ctx context.Context, a *app) (string, error) {
-	if s.assignee == "" || arm.ValidGUID(s.assignee) {
-		return s.assignee, nil
-	}
-	if !strings.HasPrefix(s.assignee, "/") {
-		return "", usagef("argument --assignee: '%s' is neither an object id nor a resource id", s.assignee)
+// principal is the object id that --assignee means, and its type.
+func (s *assigned) principal(ctx context.Context, a *app) (id, kind string, err error) {
+	switch {
+	case s.assignee == "" || arm.ValidGUID(s.assignee):
+		return s.assignee, "ServicePrincipal", nil
+	case !strings.HasPrefix(s.assignee, "/"):
+		id, err := a.userObjectID(ctx, s.assignee)
+		return id, "User", err
 	}
 	source, err := a.arm.Source(ctx, s.assignee)
 	if err != nil {
-		return "", err
+		return "", "", err
+	}
+	var group struct {
+		PrincipalID string `json:"principalId"`
+	}
+	if strings.EqualFold(source.Type, peopleType) && json.Unmarshal(source.Properties, &group) == nil {
+		return group.PrincipalID, "Group", nil
 	}
 	if source.Identity == nil || source.Identity.PrincipalID == "" {
-		return "", trust.Errorf(trust.Invalid, "%s has no system-assigned identity", s.assignee)
+		return "", "", trust.Errorf(trust.Invalid, "%s has no system-assigned identity", s.assignee)
 	}
-	return source.Identity.PrincipalID, nil
+	return source.Identity.PrincipalID, "ServicePrincipal", nil
 }
 
 // definition finds a role definition by name or id.
@@ -116,7 +123,7 @@ func (a *app) assignmentCreate() *cobra.Command {
 			s.flags(f)
 			f.require("assignee", "assignee-object-id")
 			f.require("role")
-			f.text(&kind, "assignee-principal-type", "", "User, Group or ServicePrincipal. Default: ServicePrincipal.")
+			f.text(&kind, "assignee-principal-type", "", "User, Group or ServicePrincipal. Default: what the assignee is, for an object id ServicePrincipal.")
 			f.text(&name, "name", "n", "A GUID for the role assignment. Default: a new one.")
 		},
 		columns: assignmentColumns,
@@ -126,7 +133,8 @@ func (a *app) assignmentCreate() *cobra.Command {
 				return nil, err
 			}
 			var body client.RoleAssignment
-			if body.Properties.PrincipalID, err = s.principal(ctx, a); err != nil {
+			var found string
+			if body.Properties.PrincipalID, found, err = s.principal(ctx, a); err != nil {
 				return nil, err
 			}
 			definition, err := s.definition(ctx, a, scope)
@@ -134,7 +142,7 @@ func (a *app) assignmentCreate() *cobra.Command {
 				return nil, err
 			}
 			if body.Properties.PrincipalType = kind; kind == "" {
-				body.Properties.PrincipalType = "ServicePrincipal"
+				body.Properties.PrincipalType = found
 			}
 			if name == "" {
 				name = uuid.NewString()
@@ -160,7 +168,7 @@ func (s *assigned) find(ctx context.Context, a *app, exact bool) ([]client.RoleA
 	if err != nil {
 		return nil, nil, err
 	}
-	principal, err := s.principal(ctx, a)
+	principal, _, err := s.principal(ctx, a)
 	if err != nil {
 		return nil, nil, err
 	}
