@@ -21,8 +21,8 @@ type Secret struct {
 	Text          string                                    // client secret
 	AssertionFile string                                    // a file with a token of another issuer (workload identity), read anew each time
 	Assertion     func(ctx context.Context) (string, error) // gives such a token, for who signs its own
-	Certificate   string // a PEM file with a private key and its registered certificate, read anew each time
-	SessionFile   string // a file with a person's Session, which changes with each use
+	Certificate   string                                    // a PEM file with a private key and its registered certificate, read anew each time
+	SessionFile   string                                    // a file with a person's Session, which changes with each use
 }
 
 // AuthorityCredential gets tokens from an authority by client credentials

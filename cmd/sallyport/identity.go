@@ -18,7 +18,7 @@ var identityColumns = []output.Column{{Heading: "Name", Path: "name"}, {Heading:
 
 func (a *app) identity() *cobra.Command {
 	return a.noun("identity", "Manage services: source resources with a system-assigned identity.",
-		a.identityCreate(), a.identityShow(), a.identityList(), a.identityDelete(), a.identityToken(),
+		a.identityCreate(), a.identityShow(), a.identityList(), a.identityDelete(), a.identityToken(), a.identityServe(),
 		a.noun("federated-credential", "Manage which outside tokens an identity can be had for.",
 			a.federatedCreate(), a.federatedList(), a.federatedDelete()),
 		a.noun("secret", "Manage an identity's client secrets.", a.secretCreate(), a.secretList(), a.secretDelete()),
@@ -199,37 +199,15 @@ identity's own credential; nobody, administrators included, gets another's token
 			f.text(&caFile, "ca-file", "", "The server's CA, PEM. Default: the context's.")
 		},
 		run: func(ctx context.Context, _ []string) (any, error) {
-			who.fromEnvironment()
-			if who.clientID == "" {
-				return nil, usagef("the following arguments are required: --client-id")
-			}
-			if err := who.check(); err != nil {
+			credential, err := a.identityCredential(&who, server, caFile)
+			if err != nil {
 				return nil, err
 			}
 			if (resource == "") == (location == "") {
 				return nil, usagef("give either --resource or --location/-l")
 			}
-			ca, err := a.fromFile("--ca-file", at(caFile))
-			if err != nil {
-				return nil, err
-			}
-			if server == "" || who.tenant == "" {
-				if _, err := a.session(); err != nil {
-					return nil, err
-				}
-				if server == "" {
-					server, ca = a.context.Server, a.context.CA
-				}
-				if who.tenant == "" {
-					who.tenant = a.context.Tenant
-				}
-			}
 			if resource == "" {
-				resource = strings.TrimSuffix(server, "/") + "/gateways/" + arm.NormalLocation(location)
-			}
-			credential, err := who.credential(server, ca, nil)
-			if err != nil {
-				return nil, err
+				resource = strings.TrimSuffix(credential.Authority, "/") + "/gateways/" + arm.NormalLocation(location)
 			}
 			t, err := credential.Get(ctx, resource+"/.default", false)
 			if err != nil {
