@@ -106,6 +106,9 @@ const (
 
 // holds says whether a principal has one of the roles at a scope or above.
 func (e *env) holds(principal, scope, what string, roles ...string) way {
+	if principal == "" {
+		return maybe(nil, "who needs "+what+" is not known before it is made")
+	}
 	for _, a := range e.g.rolesOf[strings.ToLower(principal)] {
 		at := a.Get("scope").Text()
 		if at == "" {

@@ -5,18 +5,51 @@ import (
 	"strings"
 )
 
-// fromTerraform says what a Terraform plan can answer of a rule: "judged",
-// "partly" when some of its facts exist after the apply only, "no".
-var fromTerraform = map[string]string{
-	"AK-09": "partly: not whether it was restarted", "DN-03": "no: Azure writes the records", "DN-05": "no: needs a live probe",
-	"VN-05": "partly: the state of peerings that exist already is not in a plan", "PE-01": "partly: approvals of endpoints that exist already are not in a plan",
-	"TA-03": "partly: the state of bindings that exist already is not in a plan", "DN-02": "partly: the state of links that exist already is not in a plan",
-	"VN-07": "no for servers of your own: needs a live probe", "RB-02": "partly: assignments of the plan only", "RB-01": inherited, "CR-05": inherited, "AK-11": inherited, "WS-05": inherited, "EG-01": "partly: not the address of a firewall that is made with it",
-	"WS-10": "partly: not what stands in networks that others make",
-	"ST-05": "partly: not the datastores that a workspace makes itself",
-}
+// What a source answers of a rule: "judged", "partly" with what it lacks, or
+// "no" with the reason. A rule that is not listed is judged.
+type answers map[string]string
 
-const inherited = "partly: not the roles that are inherited or assigned elsewhere"
+func (a answers) of(code string) string { return cond(a[code] == "", "judged", a[code]) }
+
+const (
+	inherited  = "partly: not the roles that are inherited or assigned elsewhere"
+	noState    = "no: the state that Azure gives it"
+	noPeering  = "partly: not across peerings, whose state is Azure's"
+	needsProbe = "no: needs a live probe"
+	ownServers = "no for servers of your own: needs a live probe"
+	deployed   = "no: principals are made by the deployment"
+	needsWho   = "with --deployer"
+)
+
+var (
+	fromExports = answers{"DN-05": "with a live probe", "VN-07": "with a live probe where servers are your own", "RB-02": needsWho, "AK-04": "with the service tag file, where no binding covers it",
+		"AK-12": "with the service tag file", "EG-01": "with the service tag file, where rules name ranges"}
+	fromTerraform = answers{
+		"AK-09": "partly: not whether it was restarted", "DN-03": "no: Azure writes the records", "DN-05": needsProbe,
+		"VN-05": "partly: the state of peerings that exist already is not in a plan", "PE-01": "partly: approvals of endpoints that exist already are not in a plan",
+		"TA-03": "partly: the state of bindings that exist already is not in a plan", "DN-02": "partly: the state of links that exist already is not in a plan",
+		"VN-07": ownServers, "RB-02": "partly: assignments of the plan only", "RB-01": inherited, "CR-05": inherited, "AK-11": inherited, "WS-05": inherited,
+		"EG-01": "partly: not the address of a firewall that is made with it", "WS-10": "partly: not what stands in networks that others make", "ST-05": "partly: not the datastores that a workspace makes itself",
+	}
+	fromState = answers{
+		"VN-05": noState, "AK-09": noState, "PE-01": noState, "DN-02": noState, "TA-03": noState, "DN-03": "no: Azure writes the records", "DN-05": needsProbe, "VN-07": ownServers,
+		"WS-02": noPeering, "ST-01": noPeering, "ST-05": noPeering, "KV-01": noPeering, "CR-03": noPeering, "PE-03": noPeering, "RB-02": needsWho,
+		"RB-01": inherited, "CR-05": inherited, "AK-11": inherited, "WS-05": inherited, "EG-01": "partly: not security groups and route tables of others", "WS-10": "partly: not what others make",
+	}
+	fromTemplate = answers{
+		"VN-05": noState, "AK-09": noState, "PE-01": noState, "DN-02": noState, "TA-03": noState, "DN-03": "no: Azure gives the addresses", "DN-05": needsProbe, "VN-07": ownServers,
+		"WS-02": noPeering, "ST-01": noPeering, "ST-05": noPeering, "KV-01": noPeering, "CR-03": noPeering, "PE-03": noPeering, "RB-02": needsWho,
+		"RB-01": deployed, "CR-05": deployed, "AK-11": deployed, "WS-05": deployed, "WS-08": "partly: not the resource group's name",
+	}
+	// The server knows clusters, bindings, roles and workspaces, and what live
+	// probes saw.
+	fromServer = answers{"AK-03": "judged", "AK-07": "judged", "AK-09": "partly: not whether it was restarted", "TA-01": "judged", "TA-02": "judged", "TA-03": "judged", "TA-04": "judged",
+		"WS-04": "judged", "WS-08": "judged", "DN-05": "partly: brings the live probe", "VN-07": "partly: brings the live probe", "AK-01": "partly: ranges of people", "AK-04": "partly: ranges of people",
+		"AK-12": "partly: ranges of people", "AK-13": "partly: ranges of people", "AK-02": "no", "AK-06": "partly: regions"}
+)
+
+// ofServer is what Sallyport's own server answers; unlisted rules are beyond it.
+func ofServer(code string) string { return cond(fromServer[code] == "", "no", fromServer[code]) }
 
 // graphTable is the Resource Graph table that documents a type; the types that
 // none does, such as zone groups and role bindings, need listings of their own.
@@ -35,10 +68,14 @@ func RulesDocument() string {
 	var b strings.Builder
 	b.WriteString("# Rules of `sallyport env`\n\nGenerated from package netenv (`go test ./netenv -run TestRulesDocument -update`); do not edit.\n\n")
 	b.WriteString("A verdict is pass, fail, unknown or not applicable. Absence counts as failure only where the input proves that it would show the thing.\n\n## Rules\n\n")
-	b.WriteString("| Code | Asks | public | public-workspace | private | Exports | Resource Graph alone | Terraform plan |\n|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| Code | Asks | public | public-workspace | private |\n|---|---|---|---|---|\n")
 	for _, r := range Rules() {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", r.Code, cell(r.Title), sev(r.Severity[0]), sev(r.Severity[1]), sev(r.Severity[2]),
-			cond(r.Code == "DN-05", "with a live probe", cond(r.Code == "RB-02", "with --deployer", "judged")), graphAnswer(r), cond(fromTerraform[r.Code] == "", "judged", fromTerraform[r.Code]))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.Code, cell(r.Title), sev(r.Severity[0]), sev(r.Severity[1]), sev(r.Severity[2]))
+	}
+	b.WriteString("\n## What each source answers\n\nExports are what `az`, `az ml` and ARM print; Resource Graph has the types that its tables document. Any mix may be given: each adds what the others lack.\n\n")
+	b.WriteString("| Code | Exports | Resource Graph alone | ARM template | Terraform plan | Terraform state | Sallyport's server |\n|---|---|---|---|---|---|---|\n")
+	for _, r := range Rules() {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", r.Code, fromExports.of(r.Code), graphAnswer(r), fromTemplate.of(r.Code), fromTerraform.of(r.Code), fromState.of(r.Code), ofServer(r.Code))
 	}
 	b.WriteString("\n## Why, and which command answers\n")
 	for _, r := range Rules() {
@@ -64,6 +101,9 @@ func RulesDocument() string {
 func sev(s Severity) string { return cond(s == Off, "-", string(s)) }
 
 func graphAnswer(r *Rule) string {
+	if r.Code == "RB-02" {
+		return needsWho
+	}
 	var lack []string
 	for _, t := range append([]string{r.Subject}, r.Reads...) {
 		if graphTable[fold(t)] == "" {

@@ -85,6 +85,10 @@ func facts(g *Graph, where func(string) string) map[string]string {
 			out[id+" "+f.path] = f.show(r.Get(strings.Split(f.path, ".")...), where)
 		}
 		switch originalType(r.Type) {
+		case typeWorkspace:
+			if list := (&env{g: g}).kubernetesComputes(r); len(list) > 0 {
+				out[id+" Kubernetes /computes/"] = fmt.Sprint(len(list))
+			}
 		case typeSubnet:
 			ps, _, _ := subnetPrefixes(r)
 			out[id+" prefixes"] = join(ps)

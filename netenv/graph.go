@@ -187,8 +187,9 @@ func (g *Graph) index() {
 		g.peeringsTo[v] = append(g.peeringsTo[v], r)
 	}
 	for _, r := range g.list(typeAssignment) {
-		p := strings.ToLower(r.Get("principalId").Text())
-		g.rolesOf[p] = append(g.rolesOf[p], r)
+		if p := strings.ToLower(r.Get("principalId").Text()); p != "" {
+			g.rolesOf[p] = append(g.rolesOf[p], r)
+		}
 	}
 	for _, r := range g.list(typeVNet) {
 		k := strings.ToLower(idSubscription(r.ID) + "/" + idGroup(r.ID))

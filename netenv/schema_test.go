@@ -141,3 +141,83 @@ func TestTheReaderUsesTheProvidersAttributes(t *testing.T) {
 		}
 	}
 }
+
+var (
+	openResource = regexp.MustCompile(`^resource "([a-z0-9_]+)" "[a-z0-9_]+" \{$`)
+	openBlock    = regexp.MustCompile(`^\s+([a-z0-9_]+) \{$`)
+	argument     = regexp.MustCompile(`^\s+"?([a-zA-Z0-9_.]+)"?\s+= (.*)$`)
+)
+
+// unknownInHCL are the names in a Terraform text of ours that the provider does
+// not have. Our texts have one argument or one brace a line.
+func (s schema) unknownInHCL(text string) []string {
+	var out []string
+	typ, blocks, values := "", []string{"-"}, 0
+	for _, line := range strings.Split(text, "\n") {
+		switch {
+		case openResource.MatchString(line):
+			typ, blocks = openResource.FindStringSubmatch(line)[1], []string{"-"}
+		case strings.TrimSpace(line) == "}":
+			if values > 0 {
+				values--
+			} else if len(blocks) > 1 {
+				blocks = blocks[:len(blocks)-1]
+			}
+		case !strings.HasPrefix(typ, "azurerm_"):
+		case openBlock.MatchString(line):
+			name := openBlock.FindStringSubmatch(line)[1]
+			if !strings.Contains(s[typ+" "+blocks[len(blocks)-1]+" "+name], "5") {
+				out = append(out, typ+" "+blocks[len(blocks)-1]+" "+name)
+			}
+			blocks = append(blocks, name)
+		case argument.MatchString(line):
+			m := argument.FindStringSubmatch(line)
+			if values == 0 && !metaArguments[m[1]] && !strings.Contains(s[typ+" "+blocks[len(blocks)-1]+" "+m[1]], "5") {
+				out = append(out, typ+" "+blocks[len(blocks)-1]+" "+m[1])
+			}
+			if strings.HasSuffix(m[2], "{") {
+				values++
+			}
+		}
+	}
+	return out
+}
+
+// Every fix that a failure offers names resources, blocks and arguments that
+// provider 5 has; so does what `env fix` writes.
+func TestFixesUseTheProvidersAttributes(t *testing.T) {
+	s := readSchema(t)
+	if bad := s.unknownInHCL("resource \"azurerm_subnet\" \"a\" {\n  colour = 1\n  delegation {\n    name = \"x\"\n  }\n}"); len(bad) != 1 {
+		t.Fatalf("the reader of this test sees %v", bad)
+	}
+	seen := map[string]bool{}
+	for _, tc := range ruleCases() {
+		if tc.want != Fail {
+			continue
+		}
+		w := load(t, "private")
+		bases[tc.base](w)
+		if tc.change != nil {
+			tc.change(w)
+		}
+		r := w.check(Private)
+		for _, text := range append([]string{r.FixTerraform()}, terraformOfFixes(r)...) {
+			for _, bad := range s.unknownInHCL(text) {
+				if !seen[bad] {
+					seen[bad] = true
+					t.Errorf("%s: no %s in\n%s", tc.code, bad, text)
+				}
+			}
+		}
+	}
+}
+
+func terraformOfFixes(r *Report) []string {
+	var out []string
+	for _, f := range r.Findings {
+		if f.Fix.Terraform != "" {
+			out = append(out, f.Fix.Terraform)
+		}
+	}
+	return out
+}

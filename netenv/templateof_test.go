@@ -39,6 +39,9 @@ func templateResource(row map[string]any, id, typ string) map[string]any {
 			out[k] = templateValue(k, v)
 		}
 	}
+	if p, ok := out["properties"].(map[string]any); ok && typ == typeCompute { // az ml prints it as the type
+		p["computeType"] = row["type"]
+	}
 	if extends && below != "" && idType(testGroup+below) != "" {
 		out["scope"] = reference2(testGroup + below)
 	}
