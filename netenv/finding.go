@@ -162,6 +162,12 @@ func (d *draft) end(v Verdict, format string, args []any) {
 	if v != Undecided {
 		d.f.Asks = nil
 	}
+	if d.f.Resources == nil { // lists, also where they are empty
+		d.f.Resources = []string{}
+	}
+	if d.f.Evidence == nil {
+		d.f.Evidence = []Step{}
+	}
 	d.c.out = append(d.c.out, d.f)
 }
 
@@ -214,9 +220,13 @@ func (r *Report) Count(v Verdict) int {
 	return n
 }
 
-// Proven says whether nothing of error severity is failed or unknown and
-// nothing at all is failed; allowUnknown lets unknown verdicts be.
+// Proven says whether nothing above information failed, nothing of error severity
+// is unknown, and everything that was given could be read; allowUnknown lets the
+// latter two be.
 func (r *Report) Proven(allowUnknown bool) bool {
+	if len(r.Problems) > 0 && !allowUnknown {
+		return false
+	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		if f.Skipped != "" || f.Follows != "" {
@@ -235,6 +245,9 @@ func (r *Report) Line() string {
 	s := fmt.Sprintf("%s: %d pass, %d fail, %d unknown", r.Profile, r.Count(Pass), r.Count(Fail), unknown)
 	if n := r.answerable(); n > 0 {
 		s += fmt.Sprintf(" (%d answered by %s)", n, cond(len(r.Commands) == 1, "this command", fmt.Sprintf("these %d commands", len(r.Commands))))
+	}
+	if n := len(r.Problems); n > 0 {
+		s += fmt.Sprintf(", %d not read", n)
 	}
 	if r.Proven(false) {
 		return s + ": proven"

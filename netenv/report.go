@@ -231,7 +231,11 @@ func (r *Report) writeSARIF(w io.Writer) error {
 
 // uri of a file for SARIF: slashes, and what a URI does not take escaped.
 func uri(file string) string {
-	return strings.NewReplacer("%", "%25", " ", "%20", "\\", "/", "#", "%23", "?", "%3F").Replace(file)
+	if strings.HasPrefix(file, "https://") {
+		return file // a list of a server
+	}
+	scheme := cond(strings.HasPrefix(file, "/"), "file://", "") // else relative to where it was checked
+	return scheme + strings.NewReplacer("%", "%25", " ", "%20", "\\", "/", "#", "%23", "?", "%3F").Replace(file)
 }
 
 type junitSuite struct {

@@ -6,6 +6,8 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -39,6 +41,9 @@ func TestReportsInEveryFormat(t *testing.T) {
 				if format == "json" && (v["profile"] != "private" || v["findings"] == nil) {
 					t.Errorf("no profile or findings: %v", v["profile"])
 				}
+				if format == "sarif" {
+					sarifShape(t, v)
+				}
 			case "junit":
 				for d := xml.NewDecoder(&b); ; {
 					if _, err := d.Token(); errors.Is(err, io.EOF) {
@@ -58,6 +63,93 @@ func TestReportsInEveryFormat(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// sarifProperties are what SARIF 2.1.0 (OASIS, section 3) lets the objects have
+// that we write; the first of each list are required.
+var sarifProperties = map[string]string{
+	"log": "version runs ; $schema inlineExternalProperties properties", "run": "tool ; results artifacts invocations properties originalUriBaseIds columnKind",
+	"tool": "driver ; extensions", "driver": "name ; informationUri rules version semanticVersion organization", "rule": "id ; name shortDescription fullDescription help helpUri defaultConfiguration properties messageStrings",
+	"result":   "message ; ruleId ruleIndex kind level locations partialFingerprints fingerprints suppressions relatedLocations codeFlows properties baselineState",
+	"location": "; physicalLocation logicalLocations message properties id", "physical": "artifactLocation ; region", "artifact": "uri ; uriBaseId index", "logical": "; name fullyQualifiedName decoratedName kind index parentIndex",
+	"suppression": "kind ; justification status location guid", "message": "text ; markdown id arguments",
+}
+
+func sarifShape(t *testing.T, log map[string]any) {
+	t.Helper()
+	check := func(kind string, v any) map[string]any {
+		o, ok := v.(map[string]any)
+		if !ok {
+			t.Fatalf("%s is a %T", kind, v)
+		}
+		need, may, _ := strings.Cut(sarifProperties[kind], ";")
+		for _, k := range strings.Fields(need) {
+			if o[k] == nil {
+				t.Errorf("%s has no %s: %v", kind, k, o)
+			}
+		}
+		for k := range o {
+			if !slices.Contains(strings.Fields(need+" "+may), k) {
+				t.Errorf("%s has a %s, which SARIF does not know", kind, k)
+			}
+		}
+		return o
+	}
+	items := func(v any) []any { list, _ := v.([]any); return list }
+	known := map[any]bool{}
+	if check("log", log)["version"] != "2.1.0" || len(items(log["runs"])) != 1 {
+		t.Errorf("version %v, %d runs", log["version"], len(items(log["runs"])))
+	}
+	run := check("run", items(log["runs"])[0])
+	for _, r := range items(check("driver", check("tool", run["tool"])["driver"])["rules"]) {
+		o := check("rule", r)
+		known[o["id"]] = true
+		for _, k := range []string{"shortDescription", "fullDescription", "help"} {
+			check("message", o[k])
+		}
+	}
+	for _, r := range items(run["results"]) {
+		o := check("result", r)
+		check("message", o["message"])
+		kind, level := o["kind"].(string), o["level"].(string)
+		if !known[o["ruleId"]] || !slices.Contains([]string{"pass", "fail", "open"}, kind) || !slices.Contains([]string{"none", "note", "warning", "error"}, level) || kind != "fail" && level != "none" {
+			t.Errorf("rule %v, kind %s, level %s", o["ruleId"], kind, level)
+		}
+		for _, l := range items(o["locations"]) {
+			loc := check("location", l)
+			if p := loc["physicalLocation"]; p != nil {
+				uri := check("artifact", check("physical", p)["artifactLocation"])["uri"].(string)
+				if u, err := url.Parse(uri); err != nil || u.Path == "" {
+					t.Errorf("uri %q: %v", uri, err)
+				}
+			}
+			for _, g := range items(loc["logicalLocations"]) {
+				check("logical", g)
+			}
+		}
+		for _, x := range items(o["suppressions"]) {
+			if k := check("suppression", x)["kind"]; k != "external" && k != "inSource" {
+				t.Errorf("suppression of kind %v", k)
+			}
+		}
+	}
+}
+
+func TestWhatCannotBeReadIsNotProven(t *testing.T) {
+	w := load(t, "private")
+	r := NewReader()
+	for name, v := range w.files {
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Add(name, data, w.manifest[name])
+	}
+	r.Add("broken.json", []byte("{"), Export{})
+	report := Check(r.Graph(), Options{Profile: Private, Now: testNow, Deployer: deployer})
+	if report.Proven(false) || !report.Proven(true) || !strings.HasSuffix(report.Line(), "0 unknown, 1 not read: not proven") {
+		t.Error(report.Line())
 	}
 }
 

@@ -143,8 +143,8 @@ func (a *app) envCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check PATH...", Short: "Check exports, plans, templates and probes; exit code 1 when not proven.",
 		Long: `Check exports of az, Resource Graph and ARM, templates, Terraform plans and live
-probes, in any mix. Exit code 0: nothing failed, and nothing of severity error
-is unknown.`,
+probes, in any mix. Exit code 0: nothing above information failed, nothing of
+severity error is unknown, and every file could be read.`,
 		Example: "  sallyport env check ./facts\n  sallyport env check plan.json facts/ -o sarif > env.sarif\n  sallyport env check facts/ --from-server",
 		Args:    o.needPaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
