@@ -57,12 +57,23 @@ const fewRequests = 4
 
 // Write implements io.Writer; see writer.
 func (c *watchedConn) Write(p []byte) (int, error) {
+	if refreshesConnection(p) {
+		return c.w.hold(p)
+	}
 	cc := c.client.Load()
 	return c.w.write(p, cc != nil && cc.InFlight() <= fewRequests)
 }
 
 // SetWriteDeadline does nothing: the writer has its own bound.
 func (c *watchedConn) SetWriteDeadline(time.Time) error { return nil }
+
+// refreshesConnection says whether net/http writes no more than a WINDOW_UPDATE
+// of the whole connection (RFC 9113, 6.9). It does so for every few KiB that were
+// read, of a window of many MiB.
+func refreshesConnection(p []byte) bool {
+	const header, typeWindowUpdate = 9, 8
+	return len(p) == header+4 && p[3] == typeWindowUpdate && p[5]|p[6]|p[7]|p[8] == 0
+}
 
 func (c *watchedConn) note(err error) {
 	c.mu.Lock()

@@ -9,8 +9,10 @@ import (
 	"time"
 )
 
-// maxGathered is how many bytes wait for the writer at most.
-const maxGathered = 64 << 10
+const (
+	maxGathered = 64 << 10 // bytes that wait for the writer at most
+	maxHeld     = 1 << 10  // bytes that wait for company at most
+)
 
 // writer is the sending direction of a connection. net/http flushes the header
 // and the body of every answer by themselves, and every request, each on a
@@ -42,8 +44,17 @@ func newWriter(conn net.Conn, timeout time.Duration) *writer {
 func (w *writer) write(p []byte, atOnce bool) (n int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if atOnce && !w.sending && len(w.gathered) == 0 && w.err == nil {
-		return w.sendLocked(p)
+	if atOnce && !w.sending && len(w.gathered) <= maxHeld && w.err == nil {
+		if len(w.gathered) == 0 {
+			return w.sendLocked(p)
+		}
+		all := append(w.gathered, p...)
+		w.gathered = nil
+		sent, err := w.sendLocked(all)
+		if w.gathered == nil {
+			w.gathered = all[:0]
+		}
+		return max(sent-len(all)+len(p), 0), err
 	}
 	for len(p) > 0 {
 		for w.err == nil && len(w.gathered) >= maxGathered {
@@ -59,6 +70,20 @@ func (w *writer) write(p []byte, atOnce bool) (n int, err error) {
 		p = p[len(some):]
 	}
 	return n, nil
+}
+
+// hold takes p, which may wait until something else is written.
+func (w *writer) hold(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return 0, w.err
+	}
+	w.gathered = append(w.gathered, p...)
+	if len(w.gathered) > maxHeld {
+		w.wakeLocked()
+	}
+	return len(p), nil
 }
 
 // wakeLocked needs w.mu, and w.err to be nil.

@@ -94,6 +94,65 @@ func TestWriterSendsTogetherWhatIsWrittenMeanwhile(t *testing.T) {
 	}
 }
 
+// frame is an HTTP/2 frame of a type, on a stream.
+func frame(kind byte, stream byte, payload int) []byte {
+	return append([]byte{0, 0, byte(payload), kind, 0, 0, 0, 0, stream}, make([]byte, payload)...)
+}
+
+// What opens the connection's window again is no reason to wake anyone: it goes
+// with what is written next, or when much of it has gathered. What opens a
+// stream's is sent at once.
+func TestWindowUpdatesOfTheConnectionWaitForCompany(t *testing.T) {
+	const data, windowUpdate = 0, 8
+	for name, p := range map[string][]byte{
+		"data": frame(data, 0, 4), "a stream's": frame(windowUpdate, 1, 4), "both": append(frame(windowUpdate, 0, 4), frame(windowUpdate, 1, 4)...),
+		"cut": frame(windowUpdate, 0, 4)[:12], "": nil,
+	} {
+		if refreshesConnection(p) {
+			t.Errorf("%s: taken for the connection's", name)
+		}
+	}
+	update := frame(windowUpdate, 0, 4)
+	if !refreshesConnection(update) {
+		t.Fatal("not seen")
+	}
+	c := newSlowConn()
+	w, ended := running(t, c)
+	for _, atOnce := range []bool{true, false} {
+		for range 3 {
+			if _, err := w.hold(update); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var writing sync.WaitGroup
+		writing.Go(func() {
+			if n, err := w.write([]byte("next"), atOnce); n != 4 || err != nil {
+				t.Errorf("%d, %v", n, err)
+			}
+		})
+		if got, want := string(<-c.begun), strings.Repeat(string(update), 3)+"next"; got != want {
+			t.Errorf("%q", got)
+		}
+		c.next <- outcome{}
+		writing.Wait()
+		eventually(t, "all was sent", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return !w.sending })
+	}
+	for range maxHeld/len(update) + 1 {
+		if _, err := w.hold(update); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := <-c.begun; len(got) <= maxHeld {
+		t.Errorf("%d bytes", len(got))
+	}
+	c.next <- outcome{}
+	w.stop(net.ErrClosed)
+	<-ended
+	if _, err := w.hold(update); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
 // A peer that takes nothing holds up who writes to it, and no more than so much
 // waits. Stopping frees them.
 func TestWriterWaitsForASlowPeer(t *testing.T) {
