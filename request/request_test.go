@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -415,6 +416,59 @@ func FuzzHeaders(f *testing.F) {
 		}
 		if _, err := ReadEnvelope(h); err != nil {
 			t.Fatalf("the caller's headers spoiled the envelope: %v", err)
+		}
+	})
+}
+
+// FuzzEnvelope is what a gateway, perhaps a stolen one, tells an agent: whatever
+// passes can be written as a part of a path, a header or an object's name.
+func FuzzEnvelope(f *testing.F) {
+	f.Add(uid, "7", uid, "X-Other", "1")
+	f.Add(uid, "-1", "../x", "Sallyport-Binding", uid)
+	f.Add(strings.ToUpper(uid), "07", uid, "sallyport-binding", uid)
+	f.Add(uid, "9223372036854775808", uid, "Sallyport_Request-Id", uid)
+	f.Fuzz(func(t *testing.T, binding, revision, id, name, value string) {
+		h := http.Header{headerBinding: {binding}, headerRevision: {revision}, headerRequestID: {id}}
+		h[name] = append(h[name], value)
+		e, err := ReadEnvelope(h)
+		if err != nil {
+			return
+		}
+		if string(e.Binding) != binding || e.RequestID != id || strconv.FormatInt(e.Revision, 10) != revision || e.Revision < 0 {
+			t.Errorf("%q %q %q became %+v", binding, revision, id, e)
+		}
+		for _, s := range []string{string(e.Binding), e.RequestID} {
+			if len(s) != 36 || strings.Trim(s, "0123456789abcdef-") != "" {
+				t.Errorf("%q passes", s)
+			}
+		}
+		if flat := strings.ReplaceAll(strings.ToLower(name), "_", "-"); strings.HasPrefix(flat, "sallyport-") {
+			t.Errorf("%q: %q passes beside the envelope", name, value)
+		}
+	})
+}
+
+// FuzzResponse is what a cluster answers: nothing that speaks for the gateway's
+// own origin passes, in no spelling.
+func FuzzResponse(f *testing.F) {
+	f.Add("Set-Cookie", "a=b", "")
+	f.Add("strict_transport-Security", "max-age=1", "Alt-Svc")
+	f.Add("Access-Control-Allow-Origin", "*", "X-Keep, Content-Type")
+	f.Add("X-Keep", "1", "X-Keep")
+	f.Fuzz(func(t *testing.T, name, value, connection string) {
+		h := http.Header{name: {value}, "Content-Type": {"application/json"}}
+		if connection != "" {
+			h["Connection"] = append(h["Connection"], connection)
+		}
+		FilterResponse(h)
+		for left := range h {
+			flat := strings.ReplaceAll(strings.ToLower(left), "_", "-")
+			for _, p := range []string{"set-cookie", "set-cookie2", "strict-transport-security", "alt-svc", "access-control-", "clear-site-data", "proxy-", "sallyport-", "audit-id",
+				"www-authenticate", "connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "refresh", "nel", "report-to", "public-key-pins"} {
+				if flat == p || strings.HasSuffix(p, "-") && strings.HasPrefix(flat, p) {
+					t.Fatalf("%q is left", left)
+				}
+			}
 		}
 	})
 }

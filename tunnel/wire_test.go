@@ -62,6 +62,33 @@ func FuzzUpgrade(f *testing.F) {
 	})
 }
 
+// FuzzUpgraded is what an agent, perhaps a stolen one, answers to an upgrade.
+func FuzzUpgraded(f *testing.F) {
+	f.Add(200, "101", "SPDY/3.1", "Set-Cookie", "a=b")
+	f.Add(200, "101", "a\r\nX: y", "sallyport-tunnel-x", "1")
+	f.Add(101, "101", "websocket", "Connection", "close")
+	f.Add(200, "", "", "", "")
+	f.Fuzz(func(t *testing.T, code int, status, proto, name, value string) {
+		resp := &http.Response{StatusCode: code, Header: http.Header{headerStatus: {status}, headerUpgrade: {proto}}, Body: http.NoBody}
+		if _, ours := resp.Header[name]; !ours {
+			resp.Header[name] = []string{value}
+		}
+		up, ok := upgraded(resp)
+		if !ok {
+			return
+		}
+		if code != 200 || status != "101" || up.StatusCode != http.StatusSwitchingProtocols || up.Body != http.NoBody {
+			t.Errorf("%d %q became %d", code, status, up.StatusCode)
+		}
+		if hasReserved(up.Header) {
+			t.Errorf("the tunnel's own headers are left: %v", up.Header)
+		}
+		if got := up.Header.Get("Upgrade"); got != proto || strings.ContainsAny(got, "\r\n\x00") || up.Header.Get("Connection") != "Upgrade" {
+			t.Errorf("upgraded to %q, Connection %q", got, up.Header.Get("Connection"))
+		}
+	})
+}
+
 func TestReserved(t *testing.T) {
 	for name, want := range map[string]bool{
 		"Sallyport-Tunnel-Method": true, "sallyport-tunnel-x": true, "SALLYPORT-TUNNEL-": true,
