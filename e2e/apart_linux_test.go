@@ -23,6 +23,7 @@ type apart struct {
 	*world
 	endpoint string
 	root     *store.Store
+	configs  map[string]string // of the servers, by name
 }
 
 // startApart moves the shared API server to an installation of its own for one
@@ -39,7 +40,7 @@ func startApart(t *testing.T) *apart {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &apart{world: &world{Installation: in, nodes: kubes.Config.Nodes}}
+	a := &apart{world: &world{Installation: in, nodes: kubes.Config.Nodes}, configs: map[string]string{}}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
@@ -147,8 +148,9 @@ func (a *apart) startServers(t *testing.T) {
 		if err := os.WriteFile(file, []byte(password(r)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		config := fmt.Sprintf("externalURL: %s\nlisten: %s\nlocation: local\ndataDir: %s\nsealKeyFile: %s\nadminFile: %s\naudit: {file: %s}\nroles: [%s]\nlog: {format: json, level: debug}\ndrainTimeout: 2s\nstore: {endpoints: [%q], user: %s, passwordFile: %s}\n",
+		config := fmt.Sprintf("externalURL: %s\nlisten: %s\nlocation: local\ndataDir: %s\nsealKeyFile: %s\nadminFile: %s\naudit: {file: %s}\nroles: [%s]\nlog: {format: json, level: debug}\ndrainTimeout: 20s\nstore: {endpoints: [%q], user: %s, passwordFile: %s}\n",
 			a.URL, strings.TrimPrefix(urls[r], "https://"), a.Path(string(r)), a.Path("keys", "seal.key"), a.AdminFile(), a.AuditFile(), r, a.endpoint, r.User(), file)
+		a.configs[string(r)] = config
 		if err := a.StartConfigured(t.Context(), string(r), config, urls[r]); err != nil {
 			t.Fatal(err)
 		}
@@ -168,6 +170,8 @@ func (a *apart) startServers(t *testing.T) {
 // what goes wrong between them is bounded.
 func TestRolesApart(t *testing.T) {
 	a := startApart(t)
+	program := a.startController(t) // works meanwhile
+	t.Run("controller", program.works)
 	t.Run("binding deleted", func(t *testing.T) { ways()[0].run(t, a.world) })
 	t.Run("client secret removed", func(t *testing.T) {
 		for _, c := range ways() {
@@ -176,6 +180,10 @@ func TestRolesApart(t *testing.T) {
 			}
 		}
 	})
+	t.Run("token expired", func(t *testing.T) { a.expired().run(t, a.world) })
+	t.Run("controller over renewals", program.overRenewals)
+	t.Run("controller without its binding", program.stops)
+	t.Run("binding deleted while the gateway drains", func(t *testing.T) { a.deletedInDrain().run(t, a.world) })
 	// The gateway hangs: the agent has the signed state from control.
 	t.Run("gateway frozen", func(t *testing.T) {
 		way{name: "gateway frozen", bound: inTouch, frozen: true, take: a.freezing("gateway", ways()[0]), back: a.thaw("gateway")}.run(t, a.world)

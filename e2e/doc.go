@@ -5,7 +5,9 @@
 // which clusters and consumers it works for.
 //
 // Everything is short by default. SALLYPORT_E2E_RUNS=200 makes the distribution
-// of revocation times out of 200 runs, SALLYPORT_E2E_LONG=1 copies 100 MB instead
-// of 8. SALLYPORT_E2E_BIN names a folder with the three binaries, which are built
+// of revocation times out of 200 runs. SALLYPORT_E2E_LONG=1 sends 100 MB instead
+// of 8, each way, through cp, exec and services/proxy, and as one answer of the
+// API server; and it keeps a watch and an exec silent for 70 s instead of 15.
+// SALLYPORT_E2E_BIN names a folder with the three binaries, which are built
 // otherwise.
 package e2e

@@ -26,6 +26,7 @@ type victim struct {
 	token   string
 	binding string // resource id
 	uid     string // of the binding, where a way needs it
+	streams []*stream
 }
 
 // way is one of the ways to take a right away (design 5.5). take returns when
@@ -44,6 +45,7 @@ type way struct {
 	// frozen: the gateway can end nothing; what the API server's own audit log says
 	// is measured instead.
 	frozen bool
+	code   int // of the refusal of new requests, where only one will do
 }
 
 func deleting(id func(*world, *victim) string, version string) func(context.Context, *world, *victim) error {
@@ -323,6 +325,7 @@ func (c way) run(t *testing.T, w *world) {
 	}
 	shapes := w.available()
 	streams := w.openAll(t, v.token, shapes)
+	v.streams = streams
 	p := w.probe(t, v.token)
 	eventually(t, "the request is let through", 5*time.Second, func(context.Context) error {
 		if ok, _, _ := p.seen(); ok.IsZero() {
@@ -390,6 +393,9 @@ func (c way) run(t *testing.T, w *world) {
 	}
 	if code != http.StatusForbidden && code != http.StatusUnauthorized && code != http.StatusServiceUnavailable && code != http.StatusNotFound {
 		t.Errorf("refused with %d", code)
+	}
+	if c.code != 0 && code != c.code {
+		t.Errorf("refused with %d, want %d", code, c.code)
 	}
 	for n, st := range streams {
 		if c.keeps != nil && c.keeps(shapes[n].kind) && !st.alive() {

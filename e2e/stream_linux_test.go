@@ -25,6 +25,7 @@ import (
 type stream struct {
 	kind    string
 	conn    *net.TCPConn
+	tls     *tls.Conn    // over conn
 	last    atomic.Int64 // UnixNano of the last byte that was read
 	closed  atomic.Bool  // by the caller
 	stalled bool
@@ -46,7 +47,7 @@ type shape struct {
 const (
 	talker = "talker" // a pod that writes a line every 20 ms
 	flood  = "flood"  // a pod that writes as fast as it can be read
-	quiet  = "quiet"  // a pod that says nothing
+	quiet  = "quiet"  // a pod that says nothing; a service of that name answers HTTP
 )
 
 func websocket(protocol string) http.Header {
@@ -108,6 +109,7 @@ func (w *world) open(ctx context.Context, s shape, token string) (*stream, error
 	conf := w.TLS()
 	conf.ServerName, conf.NextProtos = "127.0.0.1", []string{"http/1.1"}
 	conn := tls.Client(raw, conf)
+	st.tls = conn
 	r, err := st.ask(conn, s, "/clusters/"+w.UID, token)
 	if err != nil {
 		raw.Close()

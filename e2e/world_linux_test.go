@@ -39,6 +39,9 @@ rules:
 - {apiGroups: [""], resources: [pods], verbs: [get, list, watch]}
 `
 
+// serverDrain is how long streams go on after SIGTERM.
+const serverDrain = 3 * time.Second
+
 var (
 	binaries struct {
 		sync.Once
@@ -121,7 +124,7 @@ func start(t testing.TB) *world {
 			shared.err = err
 			return
 		}
-		in, err := installation.New(installation.Config{Bin: bin, Dir: dir, Cluster: kube})
+		in, err := installation.New(installation.Config{Bin: bin, Dir: dir, Cluster: kube, Server: fmt.Sprintf("drainTimeout: %s\n", serverDrain)})
 		if err != nil {
 			shared.err = err
 			return
@@ -185,11 +188,12 @@ func (w *world) workloads(ctx context.Context) error {
 	for name, command := range map[string]string{
 		talker: `["sh", "-c", "while true; do date; sleep 0.02; done"]`,
 		flood:  `["sh", "-c", "while true; do seq 2000; sleep 0.02; done"]`,
-		quiet:  `["sleep", "86400"]`,
+		quiet:  `["sh", "-c", "serve 8080 >/dev/null"]`,
 	} {
 		fmt.Fprintf(&b, "{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: default, labels: {app: %s}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: %s, imagePullPolicy: Never, command: %s}]}}\n---\n",
 			name, name, devcluster.ToolImage, command)
 	}
+	fmt.Fprintf(&b, "{apiVersion: v1, kind: Service, metadata: {name: %s, namespace: default}, spec: {selector: {app: %s}, ports: [{port: 80, targetPort: 8080}]}}\n", quiet, quiet)
 	if err := w.Cluster.Apply(ctx, b.String()); err != nil {
 		return err
 	}

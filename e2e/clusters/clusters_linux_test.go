@@ -254,9 +254,7 @@ func TestPacketFilterAdmitsOneRange(t *testing.T) {
 		{"-A", "INPUT", "-s", i.inside.String() + "/32", "-j", "ACCEPT"},
 		{"-A", "INPUT", "-j", "DROP"},
 	} {
-		if out, err := exec.Command("nsenter", append([]string{"--net=/run/netns/" + i.name, "--", "iptables"}, args...)...).CombinedOutput(); err != nil {
-			t.Skipf("iptables: %v %s", err, out)
-		}
+		i.filter(t, args...)
 	}
 	kube := devclustertest.Start(t, devcluster.Config{NetNS: i.name, BindAddress: i.inside, Controllers: true})
 	in := begin(t, installation.Config{Cluster: kube, Host: i.host.String()})
@@ -267,6 +265,7 @@ func TestPacketFilterAdmitsOneRange(t *testing.T) {
 	must(t, in.ConnectByBundle(t.Context(), "private", i.name, accept...))
 	must(t, in.StartAgents(t.Context(), installation.Agents{NetNS: i.name}))
 	tell(t, in)
+	t.Run("half-open tunnels", func(t *testing.T) { halfOpen(t, in, i) })
 }
 
 // connectProxy is a forward proxy that knows nothing but CONNECT.

@@ -134,7 +134,7 @@ func (i *Installation) StartAgent(ctx context.Context, name string, a Agents) er
 func (i *Installation) AgentsConnected(ctx context.Context) error {
 	return Eventually(ctx, "both agents have connected", 60*time.Second, func(ctx context.Context) error {
 		for _, name := range []string{Reconciler, Proxy} {
-			if err := i.Process(name).failed(); err != nil {
+			if err := i.Process(name).Failed(); err != nil {
 				return err
 			}
 		}

@@ -169,7 +169,7 @@ func (i *Installation) StartConfigured(ctx context.Context, name, config, url st
 		return err
 	}
 	return Eventually(ctx, name+" is ready", 30*time.Second, func(ctx context.Context) error {
-		if err := p.failed(); err != nil {
+		if err := p.Failed(); err != nil {
 			return err
 		}
 		return i.ready(ctx, url)

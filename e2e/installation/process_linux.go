@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -28,7 +27,6 @@ type Process struct {
 
 	cmd  *exec.Cmd
 	done chan struct{}
-	once sync.Once
 	err  error // of Wait; read after done
 }
 
@@ -92,8 +90,8 @@ func (p *Process) Kill() error {
 	return err
 }
 
-// failed says that the process has ended by itself, with the end of its log.
-func (p *Process) failed() error {
+// Failed says that the process has ended by itself, with the end of its log.
+func (p *Process) Failed() error {
 	select {
 	case <-p.done:
 		return fmt.Errorf("%s has ended: %w\n%s", p.Name, p.err, tail(p.Log, 2000))
