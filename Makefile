@@ -3,6 +3,8 @@ SHELL    := /bin/bash
 GOTEST   := go run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails --hide-summary=output --
 # The race detector needs a C compiler.
 RACE     := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
+# For one platform $$p, such as linux/arm64.
+BUILD     = CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p\#*/} go build -trimpath -o bin/$${p/\//-}/
 export CGO_ENABLED ?= $(if $(RACE),1,0)
 
 .DEFAULT_GOAL := help
@@ -36,8 +38,15 @@ bench: ## requests per second and CPU: direct, a bare relay, Sallyport
 lint: ## the linters of .golangci.yml
 	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.6.2 run ./...
 
-build: ## the binaries, into bin/
+build: ## the binaries, into bin/; PLATFORMS=all: for every platform, into bin/<os>-<arch>/
+ifeq ($(PLATFORMS),all)
+	@for p in linux/amd64 linux/arm64; do \
+	  echo "$$p: command line, server, agent"; $(BUILD) ./cmd/... || exit 1; done
+	@for p in darwin/amd64 darwin/arm64 windows/amd64; do \
+	  echo "$$p: command line"; $(BUILD) ./cmd/sallyport || exit 1; done
+else
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+endif
 
 clean: ## remove bin/
 	rm -rf bin
