@@ -22,7 +22,7 @@ const keysMaxAge = "public, max-age=300"
 //	POST oauth2/v2.0/revoke                     ends the session of a refresh token
 //	GET  oauth2/v2.0/authorize                  people sign in (also oauth2/authorize)
 //	     device, signin/…                       the pages of it
-//	GET  v2.0/.well-known/openid-configuration  discovery (also without v2.0)
+//	GET  v2.0/.well-known/openid-configuration  discovery (also without v2.0, and as tenant "adfs")
 //	GET  discovery/v2.0/keys                    key set (also discovery/keys)
 //
 // It takes paths with more than one leading slash, since clients whose authority
@@ -31,6 +31,12 @@ func (a *Authority) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		tenant, route, _ := strings.Cut(strings.TrimLeft(r.URL.Path, "/"), "/")
+		// MSAL asks nobody else whether it may trust an authority that ends in
+		// /adfs; the document sends it to the tenant for all else.
+		if tenant == "adfs" && route == ".well-known/openid-configuration" {
+			a.discovery(w, r)
+			return
+		}
 		if trust.Fold(tenant) != a.conf.Tenant {
 			a.fail(w, r, &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 90002, text: "Tenant '" + printable(tenant) + "' not found."})
 			return

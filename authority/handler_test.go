@@ -32,7 +32,7 @@ func (w *world) get(path string, header http.Header) *httptest.ResponseRecorder 
 // it looks for it, three URLs in it, an issuer on the authority's own host.
 func TestDiscoveryIsWhatMSALWants(t *testing.T) {
 	w := newWorld(t, nil)
-	for _, path := range []string{"/" + tenant + "/v2.0/.well-known/openid-configuration", "//" + tenant + "/v2.0/.well-known/openid-configuration", "/" + tenant + "/.well-known/openid-configuration"} {
+	for _, path := range []string{"/" + tenant + "/v2.0/.well-known/openid-configuration", "//" + tenant + "/v2.0/.well-known/openid-configuration", "/" + tenant + "/.well-known/openid-configuration", "/adfs/.well-known/openid-configuration"} {
 		rec := w.get(path, nil)
 		var doc map[string]any
 		if err := json.Unmarshal(rec.Body.Bytes(), &doc); err != nil || rec.Code != http.StatusOK {

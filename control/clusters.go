@@ -89,6 +89,10 @@ func (c *Control) clusterBody(item store.Item[store.Cluster]) clusterBody {
 	if r.Stopped {
 		power = "Stopped"
 	}
+	if !p.has("servicePrincipalProfile") {
+		// As a cluster with a managed identity has it; az reads a member of it.
+		p.set("servicePrincipalProfile", map[string]string{"clientId": "msi"})
+	}
 	p.set("provisioningState", r.State).set("powerState", map[string]string{"code": power}).
 		set("resourceUID", r.UID).set("disableLocalAccounts", r.DisableLocalAccounts)
 	return clusterBody{ID: r.ID, Name: nameOf(r.ID), Type: clusterType, Location: r.Location, Tags: r.Tags,

@@ -211,7 +211,10 @@ func (k *call) authenticate() error {
 
 // match finds the route, and the id that the request is about.
 func (k *call) match() error {
-	for seg := range strings.SplitSeq(strings.TrimPrefix(k.request.URL.EscapedPath(), "/"), "/") {
+	for seg := range strings.SplitSeq(k.request.URL.EscapedPath(), "/") {
+		if seg == "" {
+			continue // SDKs write "Namespace//type" where a resource has no parent
+		}
 		s, err := url.PathUnescape(seg)
 		if err != nil {
 			return noRoute(k.request)

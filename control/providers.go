@@ -294,9 +294,10 @@ func (k *call) demandProvider() error {
 	return e
 }
 
-// filter is what of ARM's $filter lists of resources understand:
-// "resourceType eq 'T'" and "name eq 'N'", joined by "and".
-type filter struct{ typ, name string }
+// filter is what of ARM's $filter lists of resources understand: resourceType,
+// name, location, resourceGroup, tagName and tagValue, each with eq, joined by
+// "and". The empty string is a field that was not named.
+type filter struct{ typ, name, location, group, tag, value string }
 
 func parseFilter(s string) (filter, error) {
 	var f filter
@@ -304,19 +305,39 @@ func parseFilter(s string) (filter, error) {
 	if err != nil {
 		return f, err
 	}
+	fields := map[string]*string{"resourceType": &f.typ, "name": &f.name, "location": &f.location, "resourceGroup": &f.group, "tagName": &f.tag, "tagValue": &f.value}
+terms:
 	for _, t := range terms {
-		switch {
-		case t.Is("resourceType", "eq"):
-			f.typ = t.Value
-		case t.Is("name", "eq"):
-			f.name = t.Value
-		default:
-			return f, arm.BadFilter(s)
+		for name, into := range fields {
+			if t.Is(name, "eq") {
+				*into = t.Value
+				continue terms
+			}
 		}
+		return f, arm.BadFilter(s)
 	}
 	return f, nil
 }
 
 func (f filter) lets(r resourceBody) bool {
-	return (f.typ == "" || is(f.typ, r.Type)) && (f.name == "" || is(f.name, r.Name))
+	if f.tag != "" {
+		value, tagged := tagOf(r.Tags, f.tag)
+		if !tagged || f.value != "" && f.value != value {
+			return false
+		}
+	}
+	if id, err := arm.ParseID(r.ID); f.group != "" && (err != nil || !is(f.group, id.Group)) {
+		return false
+	}
+	return (f.typ == "" || is(f.typ, r.Type)) && (f.name == "" || is(f.name, r.Name)) && (f.location == "" || arm.SameLocation(f.location, r.Location))
+}
+
+// tagOf finds a tag, whose name compares without regard to case.
+func tagOf(tags map[string]string, name string) (string, bool) {
+	for k, v := range tags {
+		if is(k, name) {
+			return v, true
+		}
+	}
+	return "", false
 }

@@ -158,7 +158,9 @@ func TestRegistrationsAreDeleted(t *testing.T) {
 func TestListResources(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).scene()
-	for filter, want := range map[string]int{"": 2, "resourceType eq 'microsoft.containerservice/managedclusters'": 1, "name eq 'w1' and resourceType eq '" + clusterType + "'": 0, "name eq 'w1'": 1} {
+	for filter, want := range map[string]int{"": 2, "resourceType eq 'microsoft.containerservice/managedclusters'": 1, "name eq 'w1' and resourceType eq '" + clusterType + "'": 0, "name eq 'w1'": 1,
+		"resourceGroup eq 'GROUP' and location eq 'Local'": 2, "resourceGroup eq 'other'": 0, "location eq 'mars'": 0, "tagName eq 'team'": 0} {
+		filter = strings.ReplaceAll(filter, "GROUP", strings.ToUpper(nameOf(groupPath)))
 		for _, in := range []string{subPath, groupPath} {
 			r := w.must(200, "GET", in+"/resources?api-version=2021-04-01&$filter="+strings.ReplaceAll(filter, " ", "%20"), nil)
 			if got := r.at("value").([]any); len(got) != want {
@@ -166,7 +168,14 @@ func TestListResources(t *testing.T) {
 			}
 		}
 	}
-	w.refused(400, "InvalidFilterInQueryString", "GET", subPath+"/resources?api-version=2021-04-01&$filter=tagName%20eq%20'x'", nil)
+	w.must(200, "PATCH", clusterPath, map[string]any{"tags": map[string]string{"Team": "a"}})
+	for filter, want := range map[string]int{"tagName eq 'team'": 1, "tagName eq 'team' and tagValue eq 'a'": 1, "tagName eq 'team' and tagValue eq 'b'": 0} {
+		r := w.must(200, "GET", subPath+"/resources?api-version=2021-04-01&$filter="+strings.ReplaceAll(filter, " ", "%20"), nil)
+		if got := r.at("value").([]any); len(got) != want {
+			t.Errorf("%q: %s", filter, r.raw)
+		}
+	}
+	w.refused(400, "InvalidFilterInQueryString", "GET", subPath+"/resources?api-version=2021-04-01&$filter=kind%20eq%20'x'", nil)
 }
 
 func TestMetadata(t *testing.T) {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/arm"
@@ -43,5 +44,19 @@ func TestEncodedSlashesReachNoOtherResource(t *testing.T) {
 		if err != nil || a.Value.PrincipalID != "p" {
 			t.Errorf("%s: %+v, %v", id, a.Value, err)
 		}
+	}
+}
+
+// SDKs write an empty segment where a resource has no parent. It is left out
+// before anything else reads the path, so that route, rights and id agree.
+func TestEmptySegmentsAreLeftOut(t *testing.T) {
+	w := newWorld(t).scene()
+	doubled := strings.Replace(clusterPath, "/managedClusters", "//managedClusters", 1)
+	if r := w.must(200, "GET", doubled, nil); r.text("id") != clusterPath {
+		t.Errorf("%s", r.raw)
+	}
+	w.caller("stranger", newUID(), nil)
+	if r := w.call("stranger", "DELETE", "/"+doubled+"/?api-version="+version(clusterPath), nil); r.status != http.StatusForbidden || !strings.Contains(r.text("error.message"), "'"+clusterPath+"'") {
+		t.Errorf("%d %s", r.status, r.raw)
 	}
 }

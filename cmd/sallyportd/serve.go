@@ -55,7 +55,7 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.ready.ServeHTTP(w, req)
 	case first == "clusters":
 		serveOr404(r.gateway, w, req)
-	case arm.ValidGUID(trust.Fold(first)):
+	case arm.ValidGUID(trust.Fold(first)), first == "adfs":
 		serveOr404(r.authority, w, req)
 	default:
 		serveOr404(r.control, w, req)
