@@ -53,11 +53,13 @@ func run(m *testing.M) (code int, err error) {
 
 // server is one sallyportd with its embedded store, on loopback.
 type server struct {
-	admin  *client.AdminFile
-	http   *http.Client // trusts its CA
-	cmd    *exec.Cmd
-	exited chan error
-	log    *os.File
+	dir       string // of its own; adminFile is in it
+	adminFile string
+	admin     *client.AdminFile
+	http      *http.Client // trusts its CA
+	cmd       *exec.Cmd
+	exited    chan error
+	log       *os.File
 }
 
 // start builds and starts the server and waits until it is ready.
@@ -95,7 +97,7 @@ func try(binary, dir, log string) (*server, error) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{cmd: exec.Command(binary, "--config", config), exited: make(chan error, 1)}
+	s := &server{dir: dir, adminFile: admin, cmd: exec.Command(binary, "--config", config), exited: make(chan error, 1)}
 	if s.log, err = os.Create(log); err != nil {
 		return nil, err
 	}

@@ -49,8 +49,10 @@ func terraform(ctx context.Context, t *testing.T) *trustedaccess.TrustedAccessCl
 	return client
 }
 
-// The life of a binding as Terraform's resource does it: read before create,
-// create and poll, read, read-modify-write and delete without polling.
+// The life of a binding as Terraform's resource does it, call for call: read
+// before create, create and poll, plan, read-modify-write without polling, plan,
+// import, plan, delete without polling. The provider is no Go module that can
+// be had, so its SDK stands in for it.
 func TestTerraform(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
@@ -92,17 +94,44 @@ func TestTerraform(t *testing.T) {
 		}
 		return r.Model
 	}
+	// plan is what Terraform compares: the configuration with what it reads,
+	// order and spelling included. A difference is drift, at every plan.
+	plan := func(configured trustedaccess.TrustedAccessRoleBindingProperties) {
+		t.Helper()
+		got := read().Properties
+		if diff := cmp.Diff([]any{configured.SourceResourceId, configured.Roles}, []any{got.SourceResourceId, got.Roles}); diff != "" {
+			t.Errorf("a plan shows drift (-configured +read):\n%s", diff)
+		}
+	}
+	plan(want)
 	made := read()
-	// Order and spelling as sent, or plans show drift.
-	if !cmp.Equal(made.Properties.Roles, want.Roles) || made.Properties.SourceResourceId != want.SourceResourceId || value(made.Properties.ProvisioningState) != "Succeeded" {
+	if value(made.Properties.ProvisioningState) != "Succeeded" {
 		t.Errorf("made: %+v", made.Properties)
 	}
-	made.Properties.Roles = []string{mlworkload}
+	want.Roles = []string{mlworkload}
+	made.Properties.Roles = want.Roles
 	if _, err := client.RoleBindingsCreateOrUpdate(ctx, id, *made); err != nil { // sends back all that it read
 		t.Fatal(err)
 	}
-	if got := read().Properties.Roles; !cmp.Equal(got, made.Properties.Roles) {
-		t.Errorf("changed: %v", got)
+	plan(want)
+	// terraform import: the id as a person copies it from any answer, whose
+	// parsers mind the case, and then a plan that has nothing to do.
+	imported, err := trustedaccess.ParseTrustedAccessRoleBindingID(value(read().Id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id = *imported
+	plan(want)
+	shown, err := c.getCluster(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parsed, err := commonids.ParseKubernetesClusterID(shown.ID); err != nil || parsed.ID() != shown.ID {
+		t.Errorf("the cluster's id %q: %v", shown.ID, err)
+	}
+	// A second create finds it and says so; the provider then asks for an import.
+	if r, err := client.RoleBindingsGet(ctx, id); err != nil || r.HttpResponse.StatusCode != http.StatusOK {
+		t.Errorf("create again: %v", err)
 	}
 	all, err := client.RoleBindingsListComplete(ctx, commonids.NewKubernetesClusterID(the.admin.SubscriptionID, in, "Blue"))
 	if err != nil || len(all.Items) != 1 {
