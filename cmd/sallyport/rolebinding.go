@@ -63,16 +63,22 @@ the cluster with the given roles. When the command ends, it is in effect.`,
 			case !notFound(err):
 				return nil, err
 			}
-			return a.putBinding(ctx, "Creating role binding "+name, id, source, list)
+			return a.putBinding(ctx, "Creating role binding "+name, id, source, list, nil)
 		},
 	})
 }
 
-// putBinding writes a binding and waits until it is in effect.
-func (a *app) putBinding(ctx context.Context, what, id, source string, roles []string) (any, error) {
+// putBinding writes a binding, names the roles that it had and loses, and waits
+// until it is in effect.
+func (a *app) putBinding(ctx context.Context, what, id, source string, roles, had []string) (any, error) {
 	o, err := a.arm.PutBinding(ctx, id, source, roles)
 	if err != nil {
 		return nil, err
+	}
+	for _, r := range had {
+		if !slices.ContainsFunc(roles, func(n string) bool { return strings.EqualFold(n, r) }) {
+			a.warn("role %s is dropped: what %s does under it ends now.", r, source)
+		}
 	}
 	raw, err := a.wait(ctx, what, o)
 	if err != nil {
@@ -110,12 +116,7 @@ role that is not named again is dropped, and what ran under it is cut off.`,
 			if err != nil {
 				return nil, err
 			}
-			for _, r := range old.Properties.Roles {
-				if !slices.ContainsFunc(list, func(n string) bool { return strings.EqualFold(n, r) }) {
-					a.warn("role %s is dropped: what %s does under it ends now.", r, old.Properties.SourceResourceID)
-				}
-			}
-			return a.putBinding(ctx, "Updating role binding "+name, id, old.Properties.SourceResourceID, list)
+			return a.putBinding(ctx, "Updating role binding "+name, id, old.Properties.SourceResourceID, list, old.Properties.Roles)
 		},
 	})
 }

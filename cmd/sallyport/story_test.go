@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(suite{m}, map[string]func(){"sallyport": main})
+	testscript.Main(suite{m}, map[string]func(){"sallyport": main, "az": main}) // az: scripts written for it run as they are
 }
 
 // suite is all tests; the server they share is stopped after the last.

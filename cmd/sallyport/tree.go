@@ -28,6 +28,7 @@ Nouns and arguments are az's. Begin with:
 			return cmd.Help()
 		},
 	}
+	root.FParseErrWhitelist.UnknownFlags = true
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
