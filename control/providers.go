@@ -305,16 +305,13 @@ func parseFilter(s string) (filter, error) {
 	if err != nil {
 		return f, err
 	}
-	fields := map[string]*string{"resourceType": &f.typ, "name": &f.name, "location": &f.location, "resourceGroup": &f.group, "tagName": &f.tag, "tagValue": &f.value}
-terms:
+	fields := map[string]*string{"resourcetype": &f.typ, "name": &f.name, "location": &f.location, "resourcegroup": &f.group, "tagname": &f.tag, "tagvalue": &f.value}
 	for _, t := range terms {
-		for name, into := range fields {
-			if t.Is(name, "eq") {
-				*into = t.Value
-				continue terms
-			}
+		into := fields[trust.Fold(t.Name)]
+		if into == nil || t.Op != "eq" {
+			return f, arm.BadFilter(s)
 		}
-		return f, arm.BadFilter(s)
+		*into = t.Value
 	}
 	return f, nil
 }
