@@ -50,6 +50,15 @@ func code(err error) string {
 	return ""
 }
 
+// status is the HTTP status that a client of Azure's saw, 0 if there was none.
+func status(err error) int {
+	var e *azcore.ResponseError
+	if errors.As(err, &e) {
+		return e.StatusCode
+	}
+	return 0
+}
+
 // scene makes a resource group, which is deleted after the test, and a
 // workspace in it.
 func scene(t *testing.T, name string) (workspace *client.Source) {

@@ -195,7 +195,9 @@ func (e *exporter) sources(ctx context.Context, scope, file string, noGroup bool
 			continue // what has no identity can be bound to nothing
 		}
 		if err := e.each(ctx, declared.KindFederated, client.FederatedPath(listed.id), func(_ string, spec any) error {
-			s.FederatedCredentials = append(s.FederatedCredentials, *spec.(*declared.Federated))
+			if f := spec.(*declared.Federated); !f.Reserved() {
+				s.FederatedCredentials = append(s.FederatedCredentials, *f)
+			}
 			return nil
 		}); err != nil {
 			return err

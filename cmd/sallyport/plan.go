@@ -263,8 +263,13 @@ func (s *surplus) consider(kind declared.Kind, id string, raw json.RawMessage) e
 	if err != nil || s.declared[trust.Fold(id)] || kind != declared.KindFederated && live.Set != s.set {
 		return err
 	}
-	if source, ok := live.Spec.(*declared.Source); ok {
-		source.Identity = "" // lists do not tell
+	switch spec := live.Spec.(type) {
+	case *declared.Source:
+		spec.Identity = "" // lists do not tell
+	case *declared.Federated:
+		if spec.Reserved() {
+			return nil
+		}
 	}
 	c := &change{kind: kind, id: id, live: live, action: toDelete}
 	c.before, err = declared.Text(live.Spec)

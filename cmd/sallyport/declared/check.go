@@ -107,11 +107,22 @@ func (s *Source) check(d *document) {
 // federatedName is Azure's.
 var federatedName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{2,119}$`)
 
+// serversOwn begins the names of credentials that the server makes, with which
+// its own services act as a source: they are neither declared nor pruned.
+const serversOwn = "sallyport-"
+
+// Reserved tells whether the credential is the server's own.
+func (f *Federated) Reserved() bool {
+	return strings.HasPrefix(strings.ToLower(f.Name), serversOwn)
+}
+
 func (f *Federated) check(d *document, line int) bool {
 	at := Position{d.file, line}
 	switch {
 	case !federatedName.MatchString(f.Name):
 		d.reader.problem(at, "%q is not a federated credential's name: 3 to 120 letters, digits, '-' and '_'", f.Name)
+	case f.Reserved():
+		d.reader.problem(at, "federated credential %s: names that begin with %s are the server's own", f.Name, serversOwn)
 	case !strings.HasPrefix(f.Issuer, "https://"):
 		d.reader.problem(at, "federated credential %s: issuer %q is not an https URL", f.Name, f.Issuer)
 	case f.Subject == "":
