@@ -47,10 +47,16 @@ type Config struct {
 	Tenant    string   // GUID
 	Location  string   // of this server
 	Locations []string // all that clusters may name; default: Location
+	Version   string   // of this program; default: unknown
+	// GatewayBase is where gateways are reached. Default: BaseURL, which stays
+	// part of every audience.
+	GatewayBase string
 
 	MandateKey ed25519.PrivateKey // signs what agents are told
 	AgentCA    *pki.CA            // issues agents' certificates
 	ServerCA   []byte             // PEM, for kubeconfigs and agents; default: the system's roots are meant
+	ServerTLS  *pki.CA            // issues certificates for listeners of gateways that ask; default: they are refused
+	GatewayCA  *pki.CA            // issues certificates by which gateways know each other; default: they are refused
 
 	// Azure's limits, off by default.
 	MaxBindingsPerCluster int  // 0: no limit
@@ -123,6 +129,9 @@ func New(c Config) (*Control, error) {
 	if len(c.Locations) == 0 {
 		c.Locations = []string{c.Location}
 	}
+	if c.GatewayBase == "" {
+		c.GatewayBase = c.BaseURL
+	}
 	if c.AgentBound == 0 {
 		c.AgentBound = freshBound + margin
 	}
@@ -188,12 +197,13 @@ func (c *Control) Handlers() map[string]operation.Handler {
 	return all
 }
 
-// Run follows what agents and gateways say, wakes who waits for them, and trims
-// the activity log, until ctx ends. State streams and operations make no
-// progress without it.
+// Run follows what agents and gateways say, wakes who waits for them, gives
+// gateways the certificates they ask for, and trims the activity log, until ctx
+// ends. State streams and operations make no progress without it.
 func (c *Control) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.picture.run(ctx, c.Store) })
+	g.Go(func() error { return c.certify(ctx) })
 	g.Go(func() error { return c.forget(ctx) })
 	return g.Wait()
 }

@@ -42,7 +42,7 @@ func (k *call) adminCredential() (*answer, error) {
 
 // GatewayURL is where a cluster is reached: the server of its kubeconfigs.
 func (c *Control) GatewayURL(uid trust.ClusterUID) string {
-	return c.BaseURL + "/clusters/" + string(uid)
+	return c.GatewayBase + "/clusters/" + string(uid)
 }
 
 func (c *Control) kubeconfig(r *store.Cluster) ([]byte, error) {

@@ -8,6 +8,7 @@
 // written of each change), eventtypes.go (how that is read). throttle.go counts
 // callers. routes.go is the whole API on one screen. front.go holds the checks that every request passes before its resource sees it, in this order:
 // who calls, api-version, subscription, right, resource group, parent.
+// status.go is the server's own health; gateways.go issues their certificates.
 // agents_*.go are what a cluster's agents speak with; apply.go, remove.go and
 // cascade.go are the operations; picture.go and wait.go wake who waits for an
 // agent or a gateway.

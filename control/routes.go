@@ -30,6 +30,7 @@ const freshBound = mandate.FreshBound
 // those that name a type stand before those that take any.
 func (c *Control) table() []*route {
 	all := slices.Concat(
+		c.statusRoutes(),
 		c.subscriptionRoutes(),
 		c.providerRoutes(),
 		c.featureRoutes(),

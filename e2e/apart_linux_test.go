@@ -27,8 +27,9 @@ type apart struct {
 }
 
 // startApart moves the shared API server to an installation of its own for one
-// test.
-func startApart(t *testing.T) *apart {
+// test. With handOver there is a second gateway, to which alone the agent dials,
+// while requests go to the first.
+func startApart(t *testing.T, handOver bool) *apart {
 	t.Helper()
 	kube, bin := kubes.Cluster(t), programs(t)
 	if shared.w != nil {
@@ -45,7 +46,7 @@ func startApart(t *testing.T) *apart {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
 		if t.Failed() {
-			for _, name := range []string{"control", "authority", "gateway", "proxy"} {
+			for _, name := range []string{"control", "authority", "gateway", holder, "proxy"} {
 				if p := in.Process(name); p != nil {
 					log, _ := os.ReadFile(p.Log)
 					t.Logf("%s:\n%s", name, log[max(0, len(log)-3000):])
@@ -75,7 +76,12 @@ func startApart(t *testing.T) *apart {
 	if err := a.register(t.Context(), "private"); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.StartAgents(t.Context(), installation.Agents{Gateways: strings.TrimPrefix(a.gateway, "https://")}); err != nil {
+	dials := a.gateway
+	if handOver {
+		dials = "https://" + address(t)
+		a.startServer(t, holder, store.RoleGateway, dials)
+	}
+	if err := a.StartAgents(t.Context(), installation.Agents{Gateways: strings.TrimPrefix(dials, "https://")}); err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -134,8 +140,11 @@ func (a *apart) startEtcd(t *testing.T) {
 	t.Cleanup(func() { _ = a.root.Close() })
 }
 
-// startServers starts the three servers. They share the seal key, as they would
-// from a secret store.
+// holder is the gateway that holds the tunnels where requests arrive elsewhere.
+const holder = "holder"
+
+// startServers starts the three servers. Control and authority share the seal
+// key, as they would from a secret store; the gateway has none.
 func (a *apart) startServers(t *testing.T) {
 	t.Helper()
 	urls := map[store.ServerRole]string{}
@@ -144,16 +153,7 @@ func (a *apart) startServers(t *testing.T) {
 	}
 	a.URL, a.gateway = urls[store.RoleControl], urls[store.RoleGateway]
 	for _, r := range []store.ServerRole{store.RoleControl, store.RoleAuthority, store.RoleGateway} {
-		file := a.Path("keys", string(r)+".password")
-		if err := os.WriteFile(file, []byte(password(r)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		config := fmt.Sprintf("externalURL: %s\nlisten: %s\nlocation: local\ndataDir: %s\nsealKeyFile: %s\nadminFile: %s\naudit: {file: %s}\nroles: [%s]\nlog: {format: json, level: debug}\ndrainTimeout: 20s\nstore: {endpoints: [%q], user: %s, passwordFile: %s}\n",
-			a.URL, strings.TrimPrefix(urls[r], "https://"), a.Path(string(r)), a.Path("keys", "seal.key"), a.AdminFile(), a.AuditFile(), r, a.endpoint, r.User(), file)
-		a.configs[string(r)] = config
-		if err := a.StartConfigured(t.Context(), string(r), config, urls[r]); err != nil {
-			t.Fatal(err)
-		}
+		a.startServer(t, string(r), r, urls[r])
 	}
 	// Callers are told where the authority is.
 	a.Admin.Authority = urls[store.RoleAuthority]
@@ -166,10 +166,29 @@ func (a *apart) startServers(t *testing.T) {
 	}
 }
 
+// startServer starts a server of one role.
+func (a *apart) startServer(t *testing.T, name string, r store.ServerRole, url string) {
+	t.Helper()
+	file := a.Path("keys", string(r)+".password")
+	if err := os.WriteFile(file, []byte(password(r)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	own := fmt.Sprintf("sealKeyFile: %s\nadminFile: %s\n", a.Path("keys", "seal.key"), a.AdminFile())
+	if r == store.RoleGateway {
+		own = "peers: {listen: '127.0.0.1:0'}\n"
+	}
+	config := fmt.Sprintf("externalURL: %s\ngatewayURL: %s\nlisten: %s\nlocation: local\ndataDir: %s\naudit: {file: %s}\nroles: [%s]\nlog: {format: json, level: debug}\ndrainTimeout: 20s\nstore: {endpoints: [%q], user: %s, passwordFile: %s}\n%s",
+		a.URL, a.gateway, strings.TrimPrefix(url, "https://"), a.Path(name), a.AuditFile(), r, a.endpoint, r.User(), file, own)
+	a.configs[name] = config
+	if err := a.StartConfigured(t.Context(), name, config, url); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Each role alone, with only its own etcd user's rights: everything works, and
 // what goes wrong between them is bounded.
 func TestRolesApart(t *testing.T) {
-	a := startApart(t)
+	a := startApart(t, false)
 	program := a.startController(t) // works meanwhile
 	t.Run("controller", program.works)
 	t.Run("binding deleted", func(t *testing.T) { ways()[0].run(t, a.world) })
@@ -214,6 +233,27 @@ func TestRolesApart(t *testing.T) {
 			}
 			return nil
 		}}.run(t, a.world)
+	})
+}
+
+// The request arrives at a gateway that has no tunnel of the cluster, so it goes
+// through one that has. What was handed over ends like anything else, whichever
+// of the two hangs.
+func TestHandOver(t *testing.T) {
+	a := startApart(t, true)
+	t.Run("binding deleted", func(t *testing.T) { ways()[0].run(t, a.world) })
+	t.Run("client secret removed", func(t *testing.T) {
+		for _, c := range ways() {
+			if c.name == "client secret removed" {
+				c.run(t, a.world)
+			}
+		}
+	})
+	t.Run("the caller's gateway frozen", func(t *testing.T) {
+		way{name: "gateway frozen", bound: inTouch, frozen: true, take: a.freezing("gateway", ways()[0]), back: a.thaw("gateway")}.run(t, a.world)
+	})
+	t.Run("the tunnel's gateway frozen", func(t *testing.T) {
+		way{name: "holder frozen", bound: inTouch, take: a.freezing(holder, ways()[0]), back: a.thaw(holder)}.run(t, a.world)
 	})
 }
 

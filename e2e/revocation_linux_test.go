@@ -196,7 +196,11 @@ func (w *world) accept(ctx context.Context, args ...string) error {
 // leave takes the agents and everything of ours out of the cluster.
 func (w *world) leave(ctx context.Context) error {
 	for _, name := range []string{installation.Proxy, installation.Reconciler} {
-		if err := w.Process(name).Stop(10 * time.Second); err != nil {
+		p := w.Process(name)
+		if p == nil {
+			continue // it never started
+		}
+		if err := p.Stop(10 * time.Second); err != nil {
 			return err
 		}
 	}

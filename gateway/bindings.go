@@ -50,9 +50,10 @@ type table struct {
 	mu        sync.RWMutex // guards what follows
 	bindings  map[string]*bound
 	bySubject map[subject][]*bound // slices are replaced, never changed
-	clusters  map[string]*place    // by key
-	blocked   map[string]string    // key of a group or subscription → why nobody is let in
-	sources   map[string]string    // key of a source → oid of its identity, "" without one
+	byUID     map[trust.BindingUID]*bound
+	clusters  map[string]*place // by key
+	blocked   map[string]string // key of a group or subscription → why nobody is let in
+	sources   map[string]string // key of a source → oid of its identity, "" without one
 	synced    bool
 
 	fresh atomic.Pointer[time.Time] // the store was last known to hold nothing newer
@@ -70,7 +71,7 @@ func newTable(local []string) *table {
 
 // clear needs t.mu, or nobody else.
 func (t *table) clear() {
-	t.bindings, t.bySubject = map[string]*bound{}, map[subject][]*bound{}
+	t.bindings, t.bySubject, t.byUID = map[string]*bound{}, map[subject][]*bound{}, map[trust.BindingUID]*bound{}
 	t.clusters, t.blocked, t.sources = map[string]*place{}, map[string]string{}, map[string]string{}
 }
 
@@ -162,27 +163,9 @@ func lower(b byte) byte {
 // still the one in force, its cluster, the groups around it and its source are
 // there, and a person comes from where the cluster allows. It needs t.mu.
 func (t *table) stands(b *bound, from netip.Addr) error {
-	if now := t.bindings[b.key]; now == nil || now.UID != b.UID {
-		return errRemoved
-	}
-	if len(b.Grants) == 0 {
-		return errNotYet // not even the base set: nothing is consented to yet
-	}
-	p := t.clusters[b.cluster]
-	if p == nil || p.uid != b.Binding.Cluster {
-		return errCluster
-	}
-	if p.shut != "" {
-		return trust.Errorf(trust.Forbidden, "cluster %s is %s", p.name, p.shut)
-	}
-	for _, around := range p.around {
-		if why := t.blocked[around]; why != "" {
-			return trust.Errorf(trust.Forbidden, "cluster %s: %s", p.name, why)
-		}
-	}
-	oid, there := t.sources[b.source]
-	if t.local[b.Source.Issuer] && !b.people && (!there || oid != b.Source.Object) || b.people && !there {
-		return trust.Errorf(trust.Forbidden, "the source %s was removed or has another identity than the binding consented to", b.SourceID)
+	p, err := t.place(b)
+	if err != nil {
+		return err
 	}
 	if b.people && len(p.ranges) > 0 {
 		for _, r := range p.ranges {
@@ -193,6 +176,44 @@ func (t *table) stands(b *bound, from netip.Addr) error {
 		return trust.Errorf(trust.Forbidden, "%s is not in the authorized address ranges of cluster %s", from, p.name)
 	}
 	return nil
+}
+
+// standsFor is stands for a flight: where the caller of one that was handed over
+// comes from, the replica that took it in has checked. It needs t.mu.
+func (t *table) standsFor(f *flight, b *bound) error {
+	if f.caller == nil {
+		_, err := t.place(b)
+		return err
+	}
+	return t.stands(b, f.from)
+}
+
+// place is the cluster of a binding, if everything about both but the caller's
+// address lets in. It needs t.mu.
+func (t *table) place(b *bound) (*place, error) {
+	if now := t.bindings[b.key]; now == nil || now.UID != b.UID {
+		return nil, errRemoved
+	}
+	if len(b.Grants) == 0 {
+		return nil, errNotYet // not even the base set: nothing is consented to yet
+	}
+	p := t.clusters[b.cluster]
+	if p == nil || p.uid != b.Binding.Cluster {
+		return nil, errCluster
+	}
+	if p.shut != "" {
+		return nil, trust.Errorf(trust.Forbidden, "cluster %s is %s", p.name, p.shut)
+	}
+	for _, around := range p.around {
+		if why := t.blocked[around]; why != "" {
+			return nil, trust.Errorf(trust.Forbidden, "cluster %s: %s", p.name, why)
+		}
+	}
+	oid, there := t.sources[b.source]
+	if t.local[b.Source.Issuer] && !b.people && (!there || oid != b.Source.Object) || b.people && !there {
+		return nil, trust.Errorf(trust.Forbidden, "the source %s was removed or has another identity than the binding consented to", b.SourceID)
+	}
+	return p, nil
 }
 
 // current is the binding of the same creation as b in force now: b itself, or
@@ -226,6 +247,7 @@ func (t *table) put(key string, r *store.Binding, revision int64) *bound {
 		policy: trust.Compile(r.Grants), people: isGroup(r.SourceID),
 	}
 	t.bindings[key] = b
+	t.byUID[b.UID] = b
 	s := subject{b.Source, b.Binding.Cluster, b.people}
 	t.bySubject[s] = append(append([]*bound(nil), t.bySubject[s]...), b)
 	return b
@@ -238,6 +260,9 @@ func (t *table) drop(key string) *bound {
 		return nil
 	}
 	delete(t.bindings, key)
+	if t.byUID[b.UID] == b {
+		delete(t.byUID, b.UID)
+	}
 	s := subject{b.Source, b.Binding.Cluster, b.people}
 	var rest []*bound
 	for _, o := range t.bySubject[s] {

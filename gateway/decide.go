@@ -53,5 +53,24 @@ func (t *table) decide(f *flight, found []*bound, from netip.Addr) (trust.Decisi
 	return trust.Decision{}, why
 }
 
+// decidePeer is decide for a request that a peer has decided on: its binding is
+// named. One that is not known here is not known yet, or not any more.
+func (t *table) decidePeer(f *flight, uid trust.BindingUID) error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	b := t.byUID[uid]
+	if b == nil || b.Binding.Cluster != f.cluster {
+		return trust.Errorf(trust.Unavailable, "the gateway that holds the cluster's tunnel does not know the role binding")
+	}
+	if err := t.standsFor(f, b); err != nil {
+		return err
+	}
+	if !b.policy.Decide(f.attributes).Allowed {
+		return errNarrowed
+	}
+	f.bound.Store(b)
+	return nil
+}
+
 // errUncovered: bindings stand, and none of their roles covers the request.
 var errUncovered = errors.New("no role covers the request")

@@ -25,7 +25,7 @@ func TestDisconnectingEndsTunnels(t *testing.T) {
 	}
 	near, far := net.Pipe()
 	defer near.Close()
-	if err := w.gw.ServeTunnel(t.Context(), far, clusterA); trust.KindOf(err) != trust.Forbidden {
+	if err := w.gw.ServeTunnel(t.Context(), far, clusterA, tunnel.Term{}); trust.KindOf(err) != trust.Forbidden {
 		t.Errorf("a tunnel of a disconnected cluster: %v", err)
 	}
 	w.seed()
@@ -41,7 +41,7 @@ func TestATunnelThatIsBeingMadeIsCutToo(t *testing.T) {
 	w.eventually("no tunnel", func() bool { return w.gw.Tunnels(clusterA) == 0 })
 	near, far := net.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- w.gw.ServeTunnel(t.Context(), far, clusterA) }()
+	go func() { ended <- w.gw.ServeTunnel(t.Context(), far, clusterA, tunnel.Term{}) }()
 	first := make([]byte, 1)
 	if _, err := near.Read(first); err != nil { // the gateway is past its questions
 		t.Fatal(err)

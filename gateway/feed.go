@@ -185,7 +185,7 @@ func (g *Gateway) recheck(ctx context.Context, touched scope, start time.Time) {
 		if now == nil {
 			return errRemoved
 		}
-		if err := g.table.stands(now, f.from); err != nil {
+		if err := g.table.standsFor(f, now); err != nil {
 			return err
 		}
 		if !now.policy.Decide(f.attributes).Allowed {

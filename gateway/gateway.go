@@ -125,7 +125,7 @@ func New(c Config) (*Gateway, error) {
 	g.table = newTable(c.LocalIssuers)
 	g.flights = newFlights(c.MaxPerCaller, c.MaxPerBinding)
 	g.replica = newReplica(g)
-	g.peers = newPeers(c.Peers, c.Replica, c.Log)
+	g.peers = newPeers(c.Peers, c.Replica, g.sweepSoon)
 	g.hub = tunnel.NewHub(tunnel.Config{
 		Log: c.Log, Registerer: c.Registerer, Replica: c.Replica, Limits: c.TunnelLimits,
 		OnChange: g.replica.tunnelsChanged,
@@ -167,6 +167,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	start(g.followBindings)
 	start(g.followRoles)
 	start(g.peers.follow(g.config.Store))
+	start(g.peers.followReplicas(g.config.Store))
 	start(g.replica.run)
 	start(g.sweepRegularly)
 
@@ -181,6 +182,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.flights.endAll(errShutdown)
 	end(ctx.Err())
 	running.Wait()
+	g.peers.close()
 	g.hub.Close()
 	g.replica.close()
 	if why == nil {
@@ -235,6 +237,7 @@ func (g *Gateway) sweepRegularly(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			g.sweep(false)
+			g.hub.Sweep(g.now())
 		case <-g.sweeps:
 			g.sweep(true)
 		}
@@ -253,6 +256,12 @@ func (g *Gateway) sweep(all bool) {
 	}
 	now := g.now()
 	g.flights.endWhere("", func(f *flight) error {
+		if f.caller == nil { // handed over: of the caller its replica knows
+			if g.peers.lives(f.peer) {
+				return nil
+			}
+			return errPeer
+		}
 		switch {
 		case !now.Before(f.caller.Expires):
 			return errExpired

@@ -3,12 +3,13 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,26 +26,29 @@ type Peers struct {
 	// TLS dials the others: it presents a gateway's certificate and believes
 	// only the gateways' CA.
 	TLS *tls.Config
+	// Replica reads which replica a verified certificate is of.
+	Replica func(*x509.Certificate) (string, error)
 }
 
-// peers knows which other replica holds which cluster's tunnel.
+// peers knows which other replicas live, and which holds which cluster's tunnel.
 type peers struct {
 	self   string
-	addr   string
+	config Peers
 	on     bool
-	log    *slog.Logger
-	plain  *http.Transport // HTTP/2: ordinary requests
-	raw    *http.Transport // HTTP/1.1: upgrades
-	mu     sync.RWMutex    // guards what follows
-	places map[string]store.Tunnel
+	gone   func()                  // a replica that lived is gone
+	plain  *http.Transport         // HTTP/2: ordinary requests
+	raw    *http.Transport         // HTTP/1.1: upgrades
+	mu     sync.RWMutex            // guards what follows
+	places map[string]store.Tunnel // by key
+	live   map[string]bool         // replicas
 }
 
-func newPeers(c *Peers, self string, log *slog.Logger) *peers {
-	p := &peers{self: self, log: log, places: map[string]store.Tunnel{}}
+func newPeers(c *Peers, self string, gone func()) *peers {
+	p := &peers{self: self, gone: gone, places: map[string]store.Tunnel{}, live: map[string]bool{}}
 	if c == nil {
 		return p
 	}
-	p.on, p.addr = true, c.Address
+	p.on, p.config = true, *c
 	h2, h1 := new(http.Protocols), new(http.Protocols)
 	h2.SetHTTP2(true)
 	h1.SetHTTP1(true)
@@ -62,29 +66,44 @@ func peerTransport(c *tls.Config, protocols *http.Protocols) *http.Transport {
 }
 
 func (p *peers) enabled() bool   { return p.on }
-func (p *peers) address() string { return p.addr }
+func (p *peers) address() string { return p.config.Address }
 
 // follow keeps the places true to the store.
 func (p *peers) follow(s *store.Store) func(context.Context) error {
-	if !p.on {
-		return func(ctx context.Context) error { <-ctx.Done(); return nil }
-	}
-	take := func(key string, value []byte) {
+	return p.keep(s, store.TunnelPrefix, func() { clear(p.places) }, func(key string, value []byte) {
+		delete(p.places, key)
 		t, err := store.Decode[store.Tunnel](value)
-		if err != nil || t.Replica == p.self || t.Address == "" {
-			delete(p.places, key)
+		if value == nil || err != nil || t.Replica == p.self || t.Address == "" {
 			return
 		}
 		p.places[key] = t
+	})
+}
+
+// followReplicas keeps true which replicas live: a certificate counts only while
+// its replica has its lease.
+func (p *peers) followReplicas(s *store.Store) func(context.Context) error {
+	return p.keep(s, store.GatewayPrefix, func() { clear(p.live); p.gone() }, func(key string, value []byte) {
+		name := strings.TrimPrefix(key, store.GatewayPrefix)
+		if p.live[name] = value != nil; value == nil {
+			delete(p.live, name)
+			p.gone()
+		}
+	})
+}
+
+// keep follows a prefix; take gets nil for what was deleted, and is called with
+// mu held.
+func (p *peers) keep(s *store.Store, prefix string, reset func(), take func(key string, value []byte)) func(context.Context) error {
+	if !p.on {
+		return func(ctx context.Context) error { <-ctx.Done(); return nil }
 	}
 	return func(ctx context.Context) error {
-		defer p.plain.CloseIdleConnections()
-		defer p.raw.CloseIdleConnections()
-		return store.Follow(ctx, s, store.TunnelPrefix,
+		return store.Follow(ctx, s, prefix,
 			func(all []store.KV, _ int64) error {
 				p.mu.Lock()
 				defer p.mu.Unlock()
-				clear(p.places)
+				reset()
 				for _, kv := range all {
 					take(kv.Key, kv.Value)
 				}
@@ -94,23 +113,38 @@ func (p *peers) follow(s *store.Store) func(context.Context) error {
 				p.mu.Lock()
 				defer p.mu.Unlock()
 				for _, e := range b.Events {
+					value := e.Value
 					if e.Type == store.EventDelete {
-						delete(p.places, e.Key)
-						continue
+						value = nil
 					}
-					take(e.Key, e.Value)
+					take(e.Key, value)
 				}
 				return nil
 			})
 	}
 }
 
-// holder is the address of a replica that holds a tunnel of the cluster.
+// close lets go of the connections to others.
+func (p *peers) close() {
+	if p.on {
+		p.plain.CloseIdleConnections()
+		p.raw.CloseIdleConnections()
+	}
+}
+
+// lives says whether a replica has its lease.
+func (p *peers) lives(replica string) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.live[replica]
+}
+
+// holder is the address of a live replica that holds a tunnel of the cluster.
 func (p *peers) holder(cluster trust.ClusterUID) (string, bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for _, t := range p.places {
-		if t.Cluster == cluster {
+		if t.Cluster == cluster && p.live[t.Replica] {
 			return t.Address, true
 		}
 	}
@@ -170,41 +204,110 @@ func lost(ctx context.Context, err error) error {
 
 // PeerHandler takes requests that other replicas have authenticated and decided
 // on, and sends them through this replica's own tunnels, never on to a third.
-// Its server must require a gateway's client certificate.
+// Who calls the other replica knows alone; everything else is decided here
+// again, and ends here by itself when it is taken away. Its server must require
+// a gateway's client certificate and needs ConnContext.
 func (g *Gateway) PeerHandler() http.Handler { return http.HandlerFunc(g.servePeer) }
 
 func (g *Gateway) servePeer(w http.ResponseWriter, r *http.Request) {
-	cluster, target, ok := request.SplitCluster(r.RequestURI)
-	if !ok || r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		http.Error(w, "not a gateway's request", http.StatusForbidden)
-		return
+	h := tunnel.NewHandle(w, r)
+	defer h.Done()
+	defer resetWithEnd(h, r)()
+	err := g.takeOver(h, w, r)
+	switch {
+	case err == nil:
+	case h.Context().Err() != nil:
+		panic(http.ErrAbortHandler) // nothing must look like an answer
+	default:
+		retry := 0
+		if trust.KindOf(err) == trust.Unavailable {
+			retry = 1
+		}
+		request.WriteStatus(w, err, nil, retry)
 	}
-	if _, err := request.ReadEnvelope(r.Header); err != nil {
-		request.WriteStatus(w, err, nil, 0)
-		return
+}
+
+// takeOver decides on a peer's request and relays it. An error means that
+// nothing was answered.
+func (g *Gateway) takeOver(h *tunnel.Handle, w http.ResponseWriter, r *http.Request) error {
+	peer, err := g.peer(r)
+	if err != nil {
+		return err
+	}
+	cluster, target, ok := request.SplitCluster(r.RequestURI)
+	if !ok {
+		return trust.Errorf(trust.Forbidden, "not a gateway's request")
+	}
+	envelope, err := request.ReadEnvelope(r.Header)
+	if err != nil {
+		return err
 	}
 	upgrade, err := request.Upgrade(r.Header, r.ProtoMajor, r.ContentLength)
 	if err != nil {
-		request.WriteStatus(w, err, nil, 0)
-		return
+		return err
 	}
-	u, err := url.ParseRequestURI(target)
+	read, err := request.Parse(r.Method, target, upgrade)
 	if err != nil {
-		request.WriteStatus(w, trust.Errorf(trust.Invalid, "the target cannot be parsed"), nil, 0)
-		return
+		return err
 	}
-	h := tunnel.NewHandle(w, r)
-	defer h.Done()
-	out := r.WithContext(h.Context())
-	out.URL, out.RequestURI = u, ""
-	if err := g.relay(h, w, out, cluster, upgrade); err != nil {
-		request.WriteStatus(w, unreachable(err), nil, 1)
+	if read.Target.URI() != target {
+		return trust.Errorf(trust.Invalid, "the request target was not cleaned")
 	}
+	// Registered first, decided second, as in exchange.steps.
+	f := &flight{id: envelope.RequestID, handle: h, peer: peer, cluster: cluster, attributes: &read.Attributes}
+	if err := g.flights.add(f); err != nil {
+		return err
+	}
+	defer g.flights.remove(f)
+	if err := g.table.decidePeer(f, envelope.Binding); err != nil {
+		return err
+	}
+	if !g.peers.lives(peer) { // again: it may have gone before the flight could be found
+		return errPeer
+	}
+	out := &http.Request{
+		Method: read.Method, Header: r.Header, Host: "kubernetes", Body: r.Body, ContentLength: r.ContentLength,
+		URL: &url.URL{Path: read.Target.Path, RawPath: read.Target.Raw, RawQuery: read.Target.Query},
+	}
+	err = g.relay(f, w, out.WithContext(h.Context()), upgrade)
+	if err != nil {
+		return unreachable(err)
+	}
+	return nil
+}
+
+// errPeer: the replica that sent a request has lost its lease, so what it
+// decided does not count.
+var errPeer = trust.Errorf(trust.Unavailable, "the gateway that handed the request over is not known to live")
+
+// peer is who hands over, if anything may be handed over now.
+func (g *Gateway) peer(r *http.Request) (string, error) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || !g.peers.enabled() {
+		return "", trust.Errorf(trust.Forbidden, "not a gateway's request")
+	}
+	name, err := g.peers.config.Replica(r.TLS.VerifiedChains[0][0])
+	if err != nil {
+		return "", trust.Errorf(trust.Forbidden, "not a gateway's request").Because(err)
+	}
+	if g.draining.Load() {
+		return "", errShutdown
+	}
+	if err := g.replica.ready(); err != nil {
+		return "", err
+	}
+	if err := g.table.ready(g.now()); err != nil {
+		return "", err
+	}
+	if !g.peers.lives(name) {
+		return "", errPeer
+	}
+	return name, nil
 }
 
 // relay sends a peer's request through the tunnel. An error means that nothing
 // was answered.
-func (g *Gateway) relay(h *tunnel.Handle, w http.ResponseWriter, out *http.Request, cluster trust.ClusterUID, upgrade string) error {
+func (g *Gateway) relay(f *flight, w http.ResponseWriter, out *http.Request, upgrade string) error {
+	h, cluster := f.handle, f.cluster
 	if upgrade == "" {
 		out.Header.Del("Connection")
 		if out.ContentLength == 0 {
@@ -216,6 +319,7 @@ func (g *Gateway) relay(h *tunnel.Handle, w http.ResponseWriter, out *http.Reque
 		}
 		defer resp.Body.Close()
 		h.Add(resp.Body)
+		f.begin()
 		copyAnswer(w, resp)
 		return nil
 	}
@@ -225,10 +329,13 @@ func (g *Gateway) relay(h *tunnel.Handle, w http.ResponseWriter, out *http.Reque
 	}
 	if far == nil {
 		defer resp.Body.Close()
+		h.Add(resp.Body)
+		f.begin()
 		copyAnswer(w, resp)
 		return nil
 	}
 	h.Add(far)
+	f.begin()
 	conn, err := h.Hijack()
 	if err != nil {
 		return errors.Join(err, far.Close())

@@ -17,7 +17,8 @@ import (
 type flight struct {
 	id         string // of the request
 	handle     *tunnel.Handle
-	caller     *trust.Caller
+	caller     *trust.Caller // nil when a peer handed it over
+	peer       string        // its replica
 	from       netip.Addr
 	cluster    trust.ClusterUID
 	attributes *trust.Attributes
@@ -69,10 +70,12 @@ func newFlights(perCaller, perBinding int) *flights {
 func (s *flights) add(f *flight) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.perCaller[f.caller.Principal] >= s.perCallerMax {
-		return trust.Errorf(trust.Throttled, "this caller has %d requests running, which is the limit", s.perCallerMax)
+	if f.caller != nil { // else it counts where it came in
+		if s.perCaller[f.caller.Principal] >= s.perCallerMax {
+			return trust.Errorf(trust.Throttled, "this caller has %d requests running, which is the limit", s.perCallerMax)
+		}
+		s.perCaller[f.caller.Principal]++
 	}
-	s.perCaller[f.caller.Principal]++
 	in := s.byCluster[f.cluster]
 	if in == nil {
 		in = map[string]*flight{}
@@ -104,7 +107,9 @@ func (s *flights) remove(f *flight) {
 	if len(in) == 0 {
 		delete(s.byCluster, f.cluster)
 	}
-	decrement(s.perCaller, f.caller.Principal)
+	if f.caller != nil {
+		decrement(s.perCaller, f.caller.Principal)
+	}
 	if f.counted != "" {
 		decrement(s.perBinding, f.counted)
 	}

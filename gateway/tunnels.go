@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/trust"
+	"github.com/sallyport/sallyport/tunnel"
 )
 
 // ServeTunnel takes over a connection that an agent has dialled, after the
 // caller has verified that its certificate is that of the cluster's proxy
 // agent. It returns when the connection has ended, which it does when the
-// cluster is disconnected or removed. A cluster that is not connected is
-// refused.
-func (g *Gateway) ServeTunnel(ctx context.Context, conn net.Conn, cluster trust.ClusterUID) error {
+// cluster is disconnected or removed, and some time after its term is over. A
+// cluster that is not connected is refused.
+func (g *Gateway) ServeTunnel(ctx context.Context, conn net.Conn, cluster trust.ClusterUID, term tunnel.Term) error {
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
 	// Before the question whether it is connected, so that what changes the
@@ -28,7 +29,7 @@ func (g *Gateway) ServeTunnel(ctx context.Context, conn net.Conn, cluster trust.
 		_ = conn.Close()
 		return errUnconnected(cluster)
 	}
-	return g.hub.Serve(ctx, conn, string(cluster))
+	return g.hub.ServeUntil(ctx, conn, string(cluster), term)
 }
 
 func errUnconnected(cluster trust.ClusterUID) error {

@@ -2,19 +2,15 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/sallyport/sallyport/internal/pki"
-	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/tunnel"
 )
 
@@ -127,93 +123,4 @@ func TestUpgradesThatAreRefused(t *testing.T) {
 	if s := w.agent.take(); len(s) != 0 {
 		t.Errorf("%+v", s)
 	}
-}
-
-// TestHandOver: a gateway without the tunnel sends through a peer that has it.
-func TestHandOver(t *testing.T) {
-	now := time.Now
-	ca, err := pki.NewCA(pki.Gateways, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf := func(name string) *tls.Config { return gatewayTLS(t, ca, name) }
-	peer := func(name, addr string) option {
-		return func(c *Config) { c.Replica, c.Peers = name, &Peers{Address: addr, TLS: conf(name)} }
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWorld(t, peer("r1", ln.Addr().String()))
-	w.agent.set(func(rw http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") != "" {
-			echo(rw, r)
-			return
-		}
-		w.agent.note(r, "")
-		_, _ = io.WriteString(rw, "from the other side")
-	})
-	srv := &http.Server{Handler: w.gw.PeerHandler(), TLSConfig: conf("r1"), ReadHeaderTimeout: time.Second}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = srv.ServeTLS(ln, "", "") }()
-	defer func() { _ = srv.Close(); <-done }()
-
-	second := &world{t: t, key: w.key}
-	c := w.gw.config
-	c.Replica, c.Peers = "r2", &Peers{Address: "127.0.0.1:1", TLS: conf("r2")}
-	gw2, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := newContext(t)
-	ran := make(chan struct{})
-	go func() { defer close(ran); _ = gw2.Run(ctx) }()
-	defer func() { cancel(); <-ran }()
-	second.gw, second.url = gw2, w.listen(gw2.Handler())
-	second.eventually("the peer knows the tunnel", func() bool { _, ok := gw2.peers.holder(clusterA); return ok && gw2.Ready() == nil })
-
-	resp, body := second.do("GET", "/api/v1/namespaces/n/services/s/proxy/a//b%2Fc?x=1", nil)
-	if resp.StatusCode != 200 || body != "from the other side" {
-		t.Fatalf("%d %s", resp.StatusCode, body)
-	}
-	if s := w.agent.take(); len(s) != 1 || s[0].uri != "/api/v1/namespaces/n/services/s/proxy/a//b%2Fc?x=1" {
-		t.Errorf("%+v", s)
-	}
-	conn, br := second.upgrade(second.url, "/api/v1/namespaces/n/pods/p/exec", "SPDY/3.1")
-	_, _ = io.WriteString(conn, "hello")
-	hello := make([]byte, 5)
-	if _, err := io.ReadFull(br, hello); err != nil || string(hello) != "hello" {
-		t.Fatalf("%q %v", hello, err)
-	}
-	start := time.Now()
-	w.commit(store.Delete(w.binding().Key(), 0))
-	if _, err := io.ReadAll(br); time.Since(start) > time.Second {
-		t.Errorf("ended with %v after %v", err, time.Since(start))
-	}
-	_ = conn.Close()
-
-	// Nobody but a gateway gets in.
-	if resp, err := shared.Get("https://" + ln.Addr().String() + "/clusters/" + string(clusterA) + "/api"); err == nil {
-		t.Errorf("without a certificate: %d", resp.StatusCode)
-		_ = resp.Body.Close()
-	}
-}
-
-// gatewayTLS is a gateway's certificate, to serve peers and to dial them.
-func gatewayTLS(t *testing.T, ca *pki.CA, name string) *tls.Config {
-	t.Helper()
-	key := newKey(t)
-	cert, err := ca.Issue(&key.PublicKey, pki.Leaf{CommonName: name, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Life: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}},
-		RootCAs:      ca.Pool(), ClientCAs: ca.Pool(), ClientAuth: tls.RequireAndVerifyClientCert,
-	}
-}
-
-func newContext(t *testing.T) (context.Context, context.CancelFunc) {
-	return context.WithCancel(context.WithoutCancel(t.Context()))
 }

@@ -378,7 +378,7 @@ func (w *world) connect(gw *Gateway, cluster trust.ClusterUID, h http.Handler) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	running.Go(func() { _ = gw.ServeTunnel(ctx, conn, cluster) })
+	running.Go(func() { _ = gw.ServeTunnel(ctx, conn, cluster, tunnel.Term{}) })
 	w.t.Cleanup(func() { cancel(); running.Wait() })
 	w.eventually("the tunnel is live", func() bool { return gw.Tunnels(cluster) > 0 })
 }

@@ -112,6 +112,13 @@ func (m *metrics) sized(size, quota int64) bool {
 	return full
 }
 
+// Usage is how full the store is. An external etcd tells it to root alone: with
+// less the error is ErrPermission.
+func (s *Store) Usage(ctx context.Context) (Usage, error) {
+	size, quota, err := s.size(ctx)
+	return Usage{Embedded: s.embedded != nil, Size: size, Quota: quota}, err
+}
+
 // size asks etcd for its database's size and quota, in bytes; quota 0 means
 // unknown (etcd before 3.6).
 func (s *Store) size(ctx context.Context) (size, quota int64, err error) {

@@ -48,6 +48,8 @@ var permissions = map[ServerRole][]Permission{
 		{AgentPrefix, true}, {MandatePrefix, true},
 		{OperationPrefix, true}, {RunnerPrefix, true}, {ActivityPrefix, true},
 		{GatewayPrefix, false}, {TunnelPrefix, false},
+		{ServerPrefix, true}, {AuthorityServerPrefix, false}, {GatewayServerPrefix, false},
+		{CertificateRequestPrefix, false}, {GatewayCertificatePrefix, true},
 		{SigningKeyPrefix, false}, // to verify tokens
 		{CertificatePrefix, true},
 		{UserPrefix, true}, {PasswordPrefix, true}, {GroupPrefix, true},
@@ -60,6 +62,7 @@ var permissions = map[ServerRole][]Permission{
 		{SecretPrefix, false}, {CertificatePrefix, false},
 		{UserPrefix, false}, {PasswordPrefix, false},
 		{SigningKeyPrefix, true}, {AssertionPrefix, true}, {SessionPrefix, true}, {CodePrefix, true}, {DevicePrefix, true},
+		{AuthorityServerPrefix, true},
 	},
 	RoleGateway: {
 		{Installation{}.Key(), false},
@@ -68,6 +71,8 @@ var permissions = map[ServerRole][]Permission{
 		{UserPrefix, false}, {SessionPrefix, false}, // whose removal ends tokens
 		{SigningKeyPrefix, false}, {SharedKeyPrefix, false}, // sealed; their public parts are needed
 		{GatewayPrefix, true}, {TunnelPrefix, true},
+		{GatewayServerPrefix, true},
+		{CertificateRequestPrefix, true}, {GatewayCertificatePrefix, false},
 	},
 }
 

@@ -44,15 +44,20 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Run{Operation: "o"},
 		store.Activity{ID: "a"},
 		store.RoleDefinition{GUID: "g"},
+		store.GatewayCertificate{Replica: "r", Use: store.UsePeer},
+		store.Server{Replica: "r", Roles: []string{"control", "authority"}},
 	},
 	store.RoleAuthority: {
 		store.SigningKey{KeyID: "k"},
 		store.UsedAssertion{ID: "a"},
 		store.Session{ID: "s"}, store.Code{ID: "c"}, store.Device{UserCode: "d"},
+		store.Server{Replica: "r", Roles: []string{"authority"}},
 	},
 	store.RoleGateway: {
 		store.Gateway{Replica: "r"},
 		store.Tunnel{Cluster: "u", Replica: "r"},
+		store.CertificateRequest{Replica: "r", Use: store.UsePeer},
+		store.Server{Replica: "r", Roles: []string{"gateway"}},
 	},
 }
 

@@ -122,6 +122,10 @@ type connKey struct{}
 //
 // In an http.Server that shares its port, Serve goes into TLSNextProto[ALPN].
 func (h *Hub) Serve(ctx context.Context, conn net.Conn, cluster string) error {
+	return h.serve(ctx, conn, cluster, Term{})
+}
+
+func (h *Hub) serve(ctx context.Context, conn net.Conn, cluster string, term Term) error {
 	w := watch(conn, h.limits.WriteTimeout)
 	defer func() { _ = w.Close(); <-w.idle }()
 	h.mu.Lock()
@@ -144,7 +148,10 @@ func (h *Hub) Serve(ctx context.Context, conn net.Conn, cluster string) error {
 	}
 	defer cc.Close()
 	w.client.Store(cc)
-	l := &link{hub: h, cluster: cluster, cc: cc, conn: w}
+	l := &link{hub: h, cluster: cluster, cc: cc, conn: w, term: term}
+	if !term.Until.IsZero() {
+		l.until.Store(term.Until.UnixNano())
+	}
 	if err := l.hello(ctx); err != nil {
 		return fmt.Errorf("serve tunnel: hello: %w", err)
 	}

@@ -171,6 +171,7 @@ func (k *Keeper) try(ctx context.Context, takeDoubled bool) (*keptConn, error) {
 		return nil, err
 	}
 	conn := k.newConn(ctx)
+	conn.raw = raw
 	k.sessions.Go(func() {
 		defer close(conn.ended)
 		defer conn.unfollow()
@@ -182,6 +183,7 @@ func (k *Keeper) try(ctx context.Context, takeDoubled bool) (*keptConn, error) {
 			OnDrain:      conn.asked,
 			Drain:        conn.drain,
 			DrainTimeout: k.c.DrainTimeout,
+			Proofs:       conn.proofs,
 		})
 		k.forget(conn)
 	})
@@ -195,6 +197,8 @@ func (k *Keeper) try(ctx context.Context, takeDoubled bool) (*keptConn, error) {
 
 // keptConn is one connection of a Keeper.
 type keptConn struct {
+	raw      net.Conn      // as dialled
+	proofs   chan string   // capacity 1; see Prove
 	welcome  chan struct{} // closed when it is live
 	leaving  chan struct{} // closed when either side wants it replaced
 	drain    chan struct{} // closed when this side does
@@ -211,6 +215,7 @@ func (k *Keeper) newConn(ctx context.Context) *keptConn {
 		leaving: make(chan struct{}),
 		drain:   make(chan struct{}),
 		ended:   make(chan struct{}),
+		proofs:  make(chan string, 1),
 	}
 	conn.asked = sync.OnceFunc(func() {
 		close(conn.leaving)

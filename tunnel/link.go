@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,10 @@ type link struct {
 	conn     *watchedConn
 	draining atomic.Bool  // the agent asked for nothing new
 	bodies   atomic.Int32 // places taken by requests with a body
+
+	term   Term
+	until  atomic.Int64 // of the term, Unix nanoseconds; 0: no end
+	lapsed atomic.Bool  // the term is over
 
 	notices *io.PipeWriter // the body of the hello
 	answer  io.Closer      // of the hello
@@ -90,6 +95,10 @@ func checkHelloAnswer(resp *http.Response) error {
 func (l *link) notice(word string) {
 	if name, ok := parseEnded(word); ok {
 		l.hub.onEnded(l.cluster, name)
+		return
+	}
+	if proof, ok := strings.CutPrefix(word, noticeRenew); ok {
+		l.renew(proof)
 		return
 	}
 	if word != noticeDrain {

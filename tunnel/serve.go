@@ -28,6 +28,8 @@ type ServeConfig struct {
 	// sends nothing new, what runs has DrainTimeout (30 s) to end.
 	Drain        <-chan struct{}
 	DrainTimeout time.Duration
+	// Proofs, if not nil, are said to the gateway, each as it comes; see Term.
+	Proofs <-chan string
 }
 
 // ErrDrained is returned by Serve when the connection ended because either
@@ -64,12 +66,13 @@ func Serve(ctx context.Context, conn net.Conn, handler http.Handler, c ServeConf
 		defer close(served)
 		_ = server.Serve(listener) // always net.ErrClosed: the listener has one connection
 	}()
-	var draining sync.WaitGroup
-	draining.Go(func() { s.drainWhenAsked(server) })
+	var own sync.WaitGroup
+	own.Go(func() { s.drainWhenAsked(server) })
+	own.Go(s.proveWhenAsked)
 
 	<-s.ended
 	<-served
-	draining.Wait()
+	own.Wait()
 	s.handlers.closeAndWait()
 	if !s.state.CompareAndSwap(stateNew, stateOver) {
 		<-s.bye

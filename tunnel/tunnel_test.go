@@ -84,6 +84,7 @@ type gateway struct {
 	addr  string
 	srv   *http.Server
 	ended chan error // what Hub.Serve returned
+	term  Term       // of every connection; set before the first
 }
 
 const testCluster = "c1"
@@ -107,7 +108,7 @@ func newGateway(t testing.TB, c Config, front http.Handler) *gateway {
 		ErrorLog:  slog.NewLogLogger(testLog(t).Handler(), slog.LevelDebug),
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
 			ALPN: func(_ *http.Server, conn *tls.Conn, _ http.Handler) {
-				g.ended <- g.hub.Serve(context.Background(), conn, testCluster)
+				g.ended <- g.hub.ServeUntil(context.Background(), conn, testCluster, g.term)
 			},
 		},
 	}

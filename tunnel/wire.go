@@ -22,6 +22,7 @@ import (
 //	drained   the answer: nothing new will come
 //	ended ID  from the agent: it has ended the request of that name (Handle.Name),
 //	          and nobody need wait until its caller has read what was under way
+//	renew P   from the agent: the connection may go on, as the proof P shows
 //
 // An upgrade (HTTP/2 has none) is a POST that carries the original method and
 // Upgrade value in the two headers below. When the agent has been upgraded by
@@ -41,11 +42,12 @@ const (
 	noticeDrain   = "drain"
 	noticeDrained = "drained"
 	noticeEnded   = "ended "
+	noticeRenew   = "renew " // and a proof
 
-	maxReplica = 128 // bytes in a replica id
-	maxNotice  = 64  // bytes in a notice
-	maxUpgrade = 256 // bytes in an Upgrade value
-	maxName    = 48  // bytes in a request's name
+	maxReplica = 128     // bytes in a replica id
+	maxNotice  = 4 << 10 // bytes in a notice
+	maxUpgrade = 256     // bytes in an Upgrade value
+	maxName    = 48      // bytes in a request's name
 )
 
 // hasReserved reports whether h holds a header of the tunnel's own, in any

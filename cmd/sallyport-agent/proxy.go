@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/internal/logs"
 	"github.com/sallyport/sallyport/internal/logs/klogs"
+	"github.com/sallyport/sallyport/internal/pki"
 	"github.com/sallyport/sallyport/mandate"
 	"github.com/sallyport/sallyport/netenv/probe"
 	"github.com/sallyport/sallyport/tunnel"
@@ -74,10 +76,12 @@ func runProxy(ctx context.Context, c *config, stderr io.Writer) error {
 			if err != nil {
 				return nil, err
 			}
+			conf.ServerName = "" // the gateway's own name, not the control plane's
 			return tunnel.Dial(ctx, tunnel.DialConfig{Addr: addr, TLS: conf})
 		},
 	})
-	parts := []func(context.Context) error{control.Run, p.Run, keeper.Run}
+	parts := []func(context.Context) error{control.Run, p.Run, keeper.Run,
+		func(ctx context.Context) error { return renewals(ctx, control, keeper) }}
 	if len(c.probes) > 0 {
 		parts = append(parts, c.repeater(control.Probe, log).Run)
 	}
@@ -93,6 +97,42 @@ func (c *config) repeater(send func(context.Context, any) error, log *slog.Logge
 	return probe.Repeater{Cluster: string(c.cluster), Targets: c.probes, Every: probeEvery, Log: log,
 		ResolvConf: func() (io.ReadCloser, error) { return os.Open("/etc/resolv.conf") },
 		Send:       func(ctx context.Context, r probe.Report) error { return send(ctx, r) }}
+}
+
+// proveEvery is how often the tunnels are told again of the certificate in use: a
+// connection that was being made when it was renewed has not heard.
+const proveEvery = 5 * time.Minute
+
+// renewals proves each new certificate on the tunnels that are open, so that what
+// runs through them goes on when the one that opened them ends.
+func renewals(ctx context.Context, control *client.Agent, keeper *tunnel.Keeper) error {
+	for {
+		conf, renewed, err := control.TLS(ctx)
+		if err != nil {
+			return err
+		}
+		keeper.Prove(func(conn net.Conn) (string, error) {
+			c, ok := conn.(*tls.Conn)
+			if !ok {
+				return "", fmt.Errorf("the tunnel is a %T, not TLS", conn)
+			}
+			cert, err := conf.GetClientCertificate(nil)
+			if err != nil {
+				return "", err
+			}
+			state := c.ConnectionState()
+			return pki.ProveRenewal(&state, cert)
+		})
+		timer := time.NewTimer(proveEvery)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-renewed:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
 }
 
 // together runs parts until one fails or ctx ends, and waits for all of them.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -21,6 +22,9 @@ type spec struct {
 	flags                     func(f *flags)
 	run                       func(ctx context.Context, args []string) (any, error)
 	columns                   []output.Column
+	// text writes the result for people, where neither --output nor --query asks
+	// for something else.
+	text func(w io.Writer, result any) error
 }
 
 // flags declares a command's arguments.
@@ -107,6 +111,9 @@ func (a *app) command(s spec) *cobra.Command {
 		a.busy.stop()
 		if err != nil {
 			return err
+		}
+		if s.text != nil && a.print.Query == "" && !cmd.Flags().Changed("output") {
+			return s.text(a.out, result)
 		}
 		a.print.Color = a.outTerminal
 		return a.print.Print(a.out, result, s.columns)

@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -64,7 +66,7 @@ The answer of step 2 is the cluster's public keys, by which its agents are known
 			c.consent.flags(f)
 			f.text(&c.image, "image", "", "Image of the agents; see 'sallyport image'. Default: "+defaultImage()+".")
 			f.flag(&c.noAgents, "no-agents", "", "Leave the two Deployments out: the agents run elsewhere, see docs/connect.md.")
-			f.many(&c.gateways, "gateways", "", "host:port of the gateways, when they are not the server itself.")
+			f.many(&c.gateways, "gateways", "", "host:port of the gateways. Default: where the server says that they are.")
 			f.text(&c.httpsProxy, "https-proxy", "", "CONNECT proxy that the agents dial through.")
 			f.text(&c.noProxy, "no-proxy", "", "Hosts that the agents reach without it, comma-separated.")
 			f.text(&c.trustBundle, "trust-bundle", "", "PEM file that replaces the system's roots in the agents.")
@@ -233,6 +235,9 @@ func (c *connect) render(connection *client.Connection, roles []rbac.RoleConsent
 	for _, g := range c.gateways {
 		o.Gateways = append(o.Gateways, commas(g)...)
 	}
+	if len(o.Gateways) == 0 {
+		o.Gateways = gatewaysApart(p.Server, p.GatewayURL)
+	}
 	if c.trustBundle != "" {
 		data, err := os.ReadFile(c.trustBundle)
 		if err != nil {
@@ -241,6 +246,21 @@ func (c *connect) render(connection *client.Connection, roles []rbac.RoleConsent
 		o.TrustBundle = data
 	}
 	return deploy.Connect(o)
+}
+
+// gatewaysApart is where the tunnel is dialled when gateways have an address of
+// their own; nil when it is the server's.
+func gatewaysApart(server, gateway string) []string {
+	s, err1 := url.Parse(server)
+	g, err2 := url.Parse(gateway)
+	if err1 != nil || err2 != nil || g.Host == "" || s.Host == g.Host {
+		return nil
+	}
+	port := g.Port()
+	if port == "" {
+		port = "443"
+	}
+	return []string{net.JoinHostPort(g.Hostname(), port)}
 }
 
 func (a *app) applyConnection(ctx context.Context, c *connect, k *kube.Cluster, id string, objects []rbac.Explained) (any, error) {

@@ -43,3 +43,17 @@ func TestConnect(t *testing.T) {
 		},
 	})
 }
+
+func TestTheTunnelIsDialledWhereTheGatewaysAre(t *testing.T) {
+	for _, c := range []struct{ server, gateway, want string }{
+		{"https://s.example.com", "https://s.example.com/clusters/u", ""},
+		{"https://s.example.com", "https://g.example.com/clusters/u", "g.example.com:443"},
+		{"https://s.example.com", "https://g.example.com:8443/clusters/u", "g.example.com:8443"},
+		{"https://s.example.com", "https://[fd00::1]/clusters/u", "[fd00::1]:443"},
+		{"https://s.example.com", "", ""}, // a server from before it said so
+	} {
+		if got := strings.Join(gatewaysApart(c.server, c.gateway), " "); got != c.want {
+			t.Errorf("%s and %s: %q, want %q", c.server, c.gateway, got, c.want)
+		}
+	}
+}

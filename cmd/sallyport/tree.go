@@ -50,7 +50,7 @@ Nouns and arguments are az's. Begin with:
 		a.groupNoun(), a.aks(), a.cluster(), a.identity(), a.ad(), a.role(),
 		a.feature(), a.provider(), a.extension(), a.resource(), a.clientSetup(),
 		a.apply(), a.diff(), a.export(),
-		a.kubeconfigNoun(), a.image(), a.rest(), a.versionCommand(), a.envNoun(),
+		a.kubeconfigNoun(), a.image(), a.rest(), a.statusCommand(), a.versionCommand(), a.envNoun(),
 	)
 	root.AddCommand(installation(a)...)
 	return root

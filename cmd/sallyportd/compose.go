@@ -83,7 +83,10 @@ type server struct {
 	agents        *pki.CA        // of control alone, as control and operations are
 	agentRoots    *x509.CertPool // the same CA without its key
 	certificate   *pki.Keeper    // the listener's
+	asked         *asked         // of a gateway alone: where that comes from
+	serverTLS     *pki.CA        // nil where there is no seal key, or the certificate is the user's own
 	serverCA      []byte         // PEM; empty when the certificate is the user's own
+	peers         *peering       // nil: nothing is handed over
 	directory     *authority.Directory
 	authenticator *authn.Authenticator
 	authority     *authority.Authority
@@ -94,6 +97,7 @@ type server struct {
 	records       *audit.Log
 	gateway       *gateway.Gateway
 	replica       string // this process, among all
+	started       time.Time
 }
 
 func newLog(c *Config, stderr io.Writer) (*slog.Logger, error) {
@@ -160,10 +164,10 @@ func (s *server) compose(ctx context.Context) (err error) {
 	if s.agentRoots, err = keys.roots(ctx, keyAgentsCA); err != nil {
 		return err
 	}
-	if s.certificate, s.serverCA, err = s.ownCertificate(ctx, keys); err != nil {
+	s.replica, s.started = rand.Text(), time.Now()
+	if err = s.ownCertificate(ctx, keys); err != nil {
 		return err
 	}
-	s.replica = rand.Text()
 
 	issuer := authority.IssuerURL(s.ExternalURL, s.installation.TenantID)
 	s.directory = authority.NewDirectory(authority.DirectoryConfig{
@@ -205,9 +209,12 @@ func (s *server) compose(ctx context.Context) (err error) {
 		return err
 	}
 	s.records = audit.New(audit.Config{Sink: s.sink, LetReads: s.Audit.ReadsWithoutAudit, Log: s.log, Registerer: s.metrics})
+	if s.peers, err = s.composePeers(ctx, keys); err != nil {
+		return err
+	}
 	s.gateway, err = gateway.New(gateway.Config{
 		Store: s.store, Authn: s.authenticator, Audit: s.records, Base: s.ExternalURL, Locations: []string{s.Location},
-		Replica: s.replica, LocalIssuers: []string{issuer}, TrustedProxies: proxies,
+		Replica: s.replica, Peers: s.peers.config(), LocalIssuers: []string{issuer}, TrustedProxies: proxies,
 		DrainTimeout: time.Duration(s.DrainTimeout), Log: s.log, Registerer: s.metrics,
 	})
 	return err
@@ -229,10 +236,14 @@ func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer str
 		providers = append(providers, control.Provider{Namespace: ml.Namespace, Tracked: ml.Tracked, Versions: arm.MachineLearning, Types: ml.Types(),
 			Serve: s.ml.Serve, Complete: s.ml.Complete, Federate: s.ml.Federate})
 	}
+	gateways, err := keys.ca(ctx, keyGatewaysCA, pki.Gateways)
+	if err != nil {
+		return err
+	}
 	if s.control, err = control.New(control.Config{
 		Store: s.store, Providers: providers, Secrets: secrets{s.authority}, HashPassword: authority.HashPassword, Authenticate: s.authenticateControl,
-		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations,
-		MandateKey: mandateKey, AgentCA: s.agents, ServerCA: s.serverCA,
+		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations, Version: version(),
+		MandateKey: mandateKey, AgentCA: s.agents, GatewayCA: gateways, ServerTLS: s.serverTLS, ServerCA: s.serverCA, GatewayBase: s.GatewayURL,
 		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,
 		Throttle: s.Throttle, ClientAddress: gateway.ClientAddress(proxies),
 		Now: time.Now, Log: s.log, Registerer: s.metrics,

@@ -26,6 +26,10 @@ type Config struct {
 	// "https://host[:port]" without a path. It is part of every issuer and
 	// audience: changing it later invalidates what was handed out.
 	ExternalURL string `json:"externalURL"`
+	// GatewayURL is where callers reach the gateways, when that is not
+	// externalURL: written into kubeconfigs and into the certificates that
+	// control issues to gateways. Default: externalURL.
+	GatewayURL string `json:"gatewayURL"`
 	// Listen is the address of the one public port. Default: all addresses, on
 	// the port of externalURL.
 	Listen string `json:"listen"`
@@ -43,14 +47,14 @@ type Config struct {
 	DataDir string `json:"dataDir"`
 	// SealKeyFile is the key that seals private keys in the store. It is made at
 	// first start, mode 0600, and must not lie in DataDir. A process that plays
-	// gateway alone and has its own tls.certFile does not read it: do not put it
-	// there.
+	// gateway alone does not read it: do not put it there.
 	SealKeyFile string `json:"sealKeyFile"`
 	// AdminFile receives the first administrator's credential, mode 0600, at
 	// first start. Default: admin.json beside the seal key.
 	AdminFile string `json:"adminFile"`
 
 	TLS     TLSConfig     `json:"tls"`
+	Peers   PeersConfig   `json:"peers"`
 	Store   StoreConfig   `json:"store"`
 	Audit   AuditConfig   `json:"audit"`
 	Metrics MetricsConfig `json:"metrics"`
@@ -84,8 +88,20 @@ type Config struct {
 	Throttle control.Throttle `json:"throttle"`
 }
 
+// PeersConfig is the listener on which gateway replicas hand requests to each
+// other, for clusters whose tunnel another replica holds. It needs a store that
+// they share; certificates come from control.
+type PeersConfig struct {
+	// Listen is the address. Default: nothing is handed over.
+	Listen string `json:"listen"`
+	// Address is where the other replicas reach it, host:port. Default: the
+	// address by which this machine reaches the store, with Listen's port.
+	Address string `json:"address"`
+}
+
 // TLSConfig names the user's own server certificate; without one, the server
-// makes its own CA at first start. The files are read again when they change.
+// makes its own CA at first start, and a process that plays gateway alone gets a
+// certificate of it from control. The files are read again when they change.
 type TLSConfig struct {
 	CertFile string `json:"certFile"`
 	KeyFile  string `json:"keyFile"`
@@ -180,24 +196,13 @@ var allRoles = []string{"control", "authority", "gateway", "ml"}
 func (c *Config) plays(role string) bool { return slices.Contains(c.Roles, role) }
 
 // seals reports whether this process needs the seal key: it signs tokens,
-// certificates or what agents are told, or has no certificate of its own.
-func (c *Config) seals() bool {
-	return c.plays("control") || c.plays("authority") || c.TLS.CertFile == ""
-}
+// certificates or what agents are told.
+func (c *Config) seals() bool { return c.plays("control") || c.plays("authority") }
 
 // complete fills in defaults and refuses what does not fit together.
 func (c *Config) complete() error {
-	u, err := url.Parse(c.ExternalURL)
-	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-		return fmt.Errorf("externalURL %q must read https://host[:port]", c.ExternalURL)
-	}
-	c.ExternalURL = "https://" + u.Host
-	if c.Listen == "" {
-		port := u.Port()
-		if port == "" {
-			port = "443"
-		}
-		c.Listen = net.JoinHostPort("", port)
+	if err := c.completeAddresses(); err != nil {
+		return err
 	}
 	if c.DataDir == "" {
 		return fmt.Errorf("dataDir is missing: a folder that only this server writes, for example /var/lib/sallyport")
@@ -249,6 +254,66 @@ func (c *Config) complete() error {
 		if _, err := netip.ParsePrefix(p); err != nil {
 			return fmt.Errorf("trustedProxies: %q is not a range like 10.0.0.0/8", p)
 		}
+	}
+	return nil
+}
+
+// completeAddresses reads the URLs and fills in where to listen.
+func (c *Config) completeAddresses() error {
+	external, err := baseURL("externalURL", c.ExternalURL)
+	if err != nil {
+		return err
+	}
+	c.ExternalURL = "https://" + external.Host
+	if c.GatewayURL == "" {
+		c.GatewayURL = c.ExternalURL
+	}
+	gateway, err := baseURL("gatewayURL", c.GatewayURL)
+	if err != nil {
+		return err
+	}
+	c.GatewayURL = "https://" + gateway.Host
+	if c.Listen == "" {
+		own := external
+		if len(c.Roles) == 1 && c.plays("gateway") {
+			own = gateway
+		}
+		port := own.Port()
+		if port == "" {
+			port = "443"
+		}
+		c.Listen = net.JoinHostPort("", port)
+	}
+	return c.Peers.complete(c)
+}
+
+func baseURL(key, value string) (*url.URL, error) {
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return nil, fmt.Errorf("%s %q must read https://host[:port]", key, value)
+	}
+	return u, nil
+}
+
+// complete refuses what cannot be reached.
+func (p *PeersConfig) complete(c *Config) error {
+	if p.Listen == "" {
+		if p.Address != "" {
+			return fmt.Errorf("peers.address is set and peers.listen is not: nothing would listen there")
+		}
+		return nil
+	}
+	if len(c.Store.Endpoints) == 0 {
+		return fmt.Errorf("peers.listen is set, but the store is embedded: gateways that hand over share an external store, so set store.endpoints")
+	}
+	if _, _, err := net.SplitHostPort(p.Listen); err != nil {
+		return fmt.Errorf("peers.listen %q must read [host]:port", p.Listen)
+	}
+	if p.Address == "" {
+		return nil
+	}
+	if host, port, err := net.SplitHostPort(p.Address); err != nil || host == "" || port == "" || port == "0" {
+		return fmt.Errorf("peers.address %q must read host:port", p.Address)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ func TestTheDocumentedExampleIsReadAndNamesEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"externalURL", "listen", "listenFile", "location", "locations", "roles", "dataDir", "sealKeyFile", "adminFile",
+	for _, key := range []string{"externalURL", "gatewayURL", "peers", "address", "listen", "listenFile", "location", "locations", "roles", "dataDir", "sealKeyFile", "adminFile",
 		"tls", "certFile", "keyFile", "store", "endpoints", "caFile", "user", "passwordFile", "audit", "file", "readsWithoutAudit",
 		"metrics", "log", "level", "format", "issuersFile", "privateIssuers", "trustedProxies",
 		"drainTimeout", "maxBindingsPerCluster", "sameSubscription", "demandRegistration"} {
@@ -44,6 +44,11 @@ func TestConfigRefuses(t *testing.T) {
 		{"unknown role", good + "roles: [proxy]\n", "proxy"},
 		{"apart on an embedded store", good + "roles: [gateway]\n", "external store"},
 		{"half a certificate", good + "tls: {certFile: a}\n", "go together"},
+		{"a gateway's URL with a path", good + "gatewayURL: https://g/x\n", "gatewayURL"},
+		{"peers on an embedded store", good + "peers: {listen: ':8444'}\n", "external store"},
+		{"peers' address and no listener", good + "peers: {address: 'h:1'}\n", "peers.listen"},
+		{"peers' address without a port", good + "store: {endpoints: [a]}\npeers: {listen: ':8444', address: h}\n", "peers.address"},
+		{"peers' listener without a port", good + "store: {endpoints: [a]}\npeers: {listen: h}\n", "peers.listen"},
 		{"foreign location", good + "location: mars\nlocations: [earth]\n", "mars"},
 		{"bad duration", good + "drainTimeout: soon\n", "duration"},
 		{"bad proxy", good + "trustedProxies: [10.0.0.1]\n", "trustedProxies"},

@@ -20,10 +20,11 @@ import (
 
 // The private keys that an installation's servers share, sealed in the store.
 const (
-	keyServerCA = "server-ca"
-	keyAgentsCA = "agents-ca"
-	keyMandate  = "mandate"
-	keyML       = "ml"
+	keyServerCA   = "server-ca"
+	keyAgentsCA   = "agents-ca"
+	keyGatewaysCA = "gateways-ca"
+	keyMandate    = "mandate"
+	keyML         = "ml"
 )
 
 // sharedKeys loads shared keys, making them at first start.

@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/sallyport/sallyport/store"
 )
 
 func main() {
@@ -28,12 +30,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	file := flags.String("config", "", "configuration `file` (YAML); docs/sallyportd.yaml documents every key")
 	check := flags.Bool("check", false, "read the configuration, say whether it is good, and stop")
+	users := flags.Bool("etcd-users", false, "print the etcdctl commands that make the users of an external store, and stop")
 	flags.Usage = func() {
-		fmt.Fprintf(stderr, "usage: sallyportd --config FILE\n\n")
+		fmt.Fprintf(stderr, "usage: sallyportd --config FILE\n       sallyportd --etcd-users\n\n")
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {
 		return 2
+	}
+	if *users && flags.NArg() == 0 {
+		fmt.Fprint(stdout, store.RenderUsers())
+		return 0
 	}
 	if *file == "" || flags.NArg() > 0 {
 		flags.Usage()

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"time"
 
@@ -17,32 +15,37 @@ import (
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/control"
 	"github.com/sallyport/sallyport/internal/pki"
+	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/trust"
 )
 
-// ownCertificate is what the listener presents: the user's own certificate, or
-// one of our CA, which clients then pin.
-func (s *server) ownCertificate(ctx context.Context, keys sharedKeys) (*pki.Keeper, []byte, error) {
-	if s.TLS.CertFile != "" {
-		keeper, err := pki.FromFiles(s.TLS.CertFile, s.TLS.KeyFile, time.Now, s.log)
-		return keeper, nil, err
+// ownCertificate is what the listener presents: the user's own certificate, one
+// of our CA, which clients then pin, or, in a gateway that runs by itself, one
+// that control issues.
+func (s *server) ownCertificate(ctx context.Context, keys sharedKeys) error {
+	var err error
+	switch {
+	case s.TLS.CertFile != "":
+		s.certificate, err = pki.FromFiles(s.TLS.CertFile, s.TLS.KeyFile, time.Now, s.log)
+		return err
+	case !s.seals():
+		s.asked = newAsked(s, store.UseServer)
+		s.certificate = s.asked.keeper
+		return nil
 	}
-	ca, err := keys.ca(ctx, keyServerCA, pki.ServerTLS)
+	if s.serverTLS, err = keys.ca(ctx, keyServerCA, pki.ServerTLS); err != nil {
+		return err
+	}
+	s.serverCA = s.serverTLS.PEM()
+	leaf, err := pki.HostLeaf(s.ExternalURL, serverCertificateLife)
 	if err != nil {
-		return nil, nil, err
+		return fmt.Errorf("externalURL: %w", err)
 	}
-	u, err := url.Parse(s.ExternalURL)
-	if err != nil {
-		return nil, nil, fmt.Errorf("externalURL: %w", err)
+	if gateway, err := pki.HostLeaf(s.GatewayURL, 0); err == nil && s.plays("gateway") && gateway.CommonName != leaf.CommonName {
+		leaf.DNS, leaf.IPs = append(leaf.DNS, gateway.DNS...), append(leaf.IPs, gateway.IPs...)
 	}
-	leaf := pki.Leaf{CommonName: u.Hostname(), Life: serverCertificateLife}
-	if ip := net.ParseIP(u.Hostname()); ip != nil {
-		leaf.IPs = []net.IP{ip}
-	} else {
-		leaf.DNS = []string{u.Hostname()}
-	}
-	keeper, err := pki.FromCA(ca, leaf, s.log)
-	return keeper, ca.PEM(), err
+	s.certificate, err = pki.FromCA(s.serverTLS, leaf, s.log)
+	return err
 }
 
 // serverCertificateLife of a certificate of our own CA; it is renewed by itself

@@ -48,6 +48,7 @@ func (s *server) run(parent context.Context) error {
 	work.start(base, "authenticator", s.authenticator.Run)
 	work.start(base, "audit", s.records.Run)
 	work.start(base, "store", s.watchStore)
+	work.start(base, "presence", s.presence)
 	if s.plays("authority") {
 		work.start(base, "authority", s.authority.Run)
 	}
@@ -61,6 +62,12 @@ func (s *server) run(parent context.Context) error {
 	}
 	if s.plays("gateway") {
 		front.start(ctx, "gateway", s.gateway.Run)
+	}
+	if s.asked != nil {
+		work.start(base, "certificate", s.asked.run)
+	}
+	if s.peers != nil {
+		work.start(base, "peers' certificate", s.peers.asked.run)
 	}
 	if err := s.open(ctx, opened, doors); err != nil {
 		fail(err)
@@ -87,6 +94,15 @@ func (s *server) open(ctx, opened context.Context, doors *crew) error {
 			return err
 		}
 	}
+	if s.asked != nil {
+		if err := s.asked.wait(ctx); err != nil {
+			return err
+		}
+	}
+	if s.peers != nil {
+		doors.start(opened, "peers", serving(newPeerServer(opened, s.gateway.PeerHandler(), s.log), tls.NewListener(s.peers.listener, s.peers.server)))
+		s.log.InfoContext(ctx, "listening for peers", "address", s.peers.listener.Addr().String(), "reached at", s.peers.address)
+	}
 	listener, err := listen(ctx, s.Config)
 	if err != nil {
 		return err
@@ -112,20 +128,29 @@ func (s *server) open(ctx, opened context.Context, doors *crew) error {
 // routes is the one port's table for the roles of this process. Agents' long
 // answers end when the port closes.
 func (s *server) routes(opened context.Context) *router {
-	checks := ready{"directory": s.directory.Ready}
-	r := &router{ready: checks}
+	r := &router{ready: s.ready()}
 	if s.plays("control") {
 		r.control = endingWith(opened, agentsPath, s.control.Handler())
 	}
 	if s.plays("authority") {
 		r.authority = s.authority.Handler()
-		checks["authority"] = s.authority.Ready
 	}
 	if s.plays("gateway") {
 		r.gateway = s.gateway.Handler()
-		checks["gateway"] = s.gateway.Ready
 	}
 	return r
+}
+
+// ready is what must be true for this process to serve.
+func (s *server) ready() ready {
+	checks := ready{"directory": s.directory.Ready}
+	if s.plays("authority") {
+		checks["authority"] = s.authority.Ready
+	}
+	if s.plays("gateway") {
+		checks["gateway"] = s.gateway.Ready
+	}
+	return checks
 }
 
 // watchStore ends the process when its store can never work again.

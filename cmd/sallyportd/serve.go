@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -144,7 +145,7 @@ func (s *server) tunnels(ctx context.Context) func(*tls.Conn) {
 			s.log.WarnContext(ctx, "tunnel refused", "remote", conn.RemoteAddr().String(), "agent", agent, "error", err)
 			return
 		}
-		if err := s.gateway.ServeTunnel(ctx, conn, trust.ClusterUID(cluster)); err != nil {
+		if err := s.gateway.ServeTunnel(ctx, conn, trust.ClusterUID(cluster), term(conn, chains[0][0], s.agentRoots, time.Now)); err != nil {
 			level := slog.LevelInfo
 			if errors.Is(err, tunnel.ErrRefused) { // it looks for another replica, and there is none
 				level = slog.LevelDebug
@@ -152,6 +153,23 @@ func (s *server) tunnels(ctx context.Context) func(*tls.Conn) {
 			s.log.Log(ctx, level, "tunnel ended", "cluster", cluster, "reason", err)
 		}
 	}
+}
+
+// term is how long a tunnel may carry requests: as long as the certificate that
+// opened it, or a newer one of the same agent that was proved on it since.
+func term(conn *tls.Conn, opened *x509.Certificate, agents *x509.CertPool, now func() time.Time) tunnel.Term {
+	cluster, agent, _ := pki.ParseAgent(opened)
+	return tunnel.Term{Until: opened.NotAfter, Renew: func(proof string) (time.Time, error) {
+		state := conn.ConnectionState()
+		cert, err := pki.CheckRenewal(&state, proof, agents, now())
+		if err != nil {
+			return time.Time{}, err
+		}
+		if c, a, err := pki.ParseAgent(cert); err != nil || c != cluster || a != agent {
+			return time.Time{}, fmt.Errorf("the new certificate is that of %s of %s, not of %s of %s", a, c, agent, cluster)
+		}
+		return cert.NotAfter, nil
+	}}
 }
 
 // listen opens the public port and says where, for whoever asked for port 0.

@@ -127,7 +127,7 @@ func newWorld(t *testing.T, api apiServer) *world {
 	run(t, func(ctx context.Context) { _ = tunnel.Serve(ctx, inside, agent, tunnel.ServeConfig{}) })
 	w.state.set(t, w.binding())
 	w.eventually("gateway and agent are ready", func() bool { return w.gw.Ready() == nil && agent.Ready() == nil })
-	run(t, func(ctx context.Context) { _ = w.gw.ServeTunnel(ctx, outside, clusterUID) })
+	run(t, func(ctx context.Context) { _ = w.gw.ServeTunnel(ctx, outside, clusterUID, tunnel.Term{}) })
 	w.eventually("the tunnel is live", func() bool { return w.gw.Tunnels(clusterUID) == 1 })
 
 	w.front = httptest.NewUnstartedServer(w.gw.Handler())

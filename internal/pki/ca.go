@@ -167,6 +167,21 @@ type Leaf struct {
 	Life       time.Duration // from now; cut at the CA's own end
 }
 
+// HostLeaf names the host of a URL, a DNS name or an address.
+func HostLeaf(base string, life time.Duration) (Leaf, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Hostname() == "" {
+		return Leaf{}, fmt.Errorf("%.200q has no host that a certificate could name", base)
+	}
+	l := Leaf{CommonName: u.Hostname(), Life: life}
+	if ip := net.ParseIP(u.Hostname()); ip != nil {
+		l.IPs = []net.IP{ip}
+	} else {
+		l.DNS = []string{u.Hostname()}
+	}
+	return l, nil
+}
+
 // Issue signs a leaf for a public key.
 func (ca *CA) Issue(public crypto.PublicKey, l Leaf) (*x509.Certificate, error) {
 	if l.Life <= 0 {

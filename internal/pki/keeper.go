@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -94,6 +95,9 @@ func newKeeper(now func() time.Time, log *slog.Logger, load func(*tls.Certificat
 
 // Certificate is the certificate in use, looked at again when that is due.
 func (k *Keeper) Certificate() *tls.Certificate {
+	if k.load == nil {
+		return k.current.Load() // see Handed; nil before the first
+	}
 	now := k.now()
 	if now.UnixNano() < k.next.Load() || !k.mu.TryLock() {
 		return k.current.Load()
@@ -115,10 +119,17 @@ func (k *Keeper) Certificate() *tls.Certificate {
 
 // GetCertificate fits tls.Config of a server.
 func (k *Keeper) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return k.Certificate(), nil
+	return k.present()
 }
 
 // GetClientCertificate fits tls.Config of a client.
 func (k *Keeper) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	return k.Certificate(), nil
+	return k.present()
+}
+
+func (k *Keeper) present() (*tls.Certificate, error) {
+	if c := k.Certificate(); c != nil {
+		return c, nil
+	}
+	return nil, errors.New("no certificate was issued to this process yet")
 }

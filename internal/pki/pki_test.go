@@ -58,6 +58,16 @@ func localLeaf() Leaf {
 // way so that a server's refusal of a TLS 1.3 client certificate is seen.
 func handshake(t *testing.T, server, client *tls.Config) (tls.ConnectionState, error) {
 	t.Helper()
+	_, far, err := handshakeBoth(t, server, client)
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	return *far, nil
+}
+
+// handshakeBoth gives the client's and the server's view of a connection.
+func handshakeBoth(t *testing.T, server, client *tls.Config) (near, far *tls.ConnectionState, err error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	a, b := net.Pipe()
@@ -78,12 +88,13 @@ func handshake(t *testing.T, server, client *tls.Config) (tls.ConnectionState, e
 	}()
 	c := tls.Client(b, client)
 	if err := c.HandshakeContext(ctx); err != nil {
-		return tls.ConnectionState{}, err
+		return nil, nil, err
 	}
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-		return tls.ConnectionState{}, err
+		return nil, nil, err
 	}
-	return <-state, nil
+	mine, theirs := c.ConnectionState(), <-state
+	return &mine, &theirs, nil
 }
 
 func TestACSRGivesOnlyItsKey(t *testing.T) {
@@ -434,4 +445,96 @@ func TestFolderKeepsTheCA(t *testing.T) {
 	if _, err := Folder(dir, Agents, c.Now); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("a readable CA key: %v", err)
 	}
+}
+
+// A renewal is proved by the new certificate's key, on one connection only.
+func TestRenewalIsProvedOnItsConnection(t *testing.T) {
+	c := newClock()
+	serverCA, agents := newCA(t, ServerTLS, c.Now), newCA(t, Agents, c.Now)
+	k, err := FromCA(serverCA, localLeaf(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper := func(ca *CA) *Keeper {
+		leaf, err := AgentLeaf("22222222-2222-2222-2222-222222222222", ProxyAgent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := FromCA(ca, leaf, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	connect := func() (near, far *tls.ConnectionState) {
+		conf, err := Client(Trust{Roots: serverCA.Pool()}, "localhost", []string{"tunnel/1"}, c.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf.GetClientCertificate = keeper(agents).GetClientCertificate
+		near, far, err = handshakeBoth(t, Server(k, []string{"h2"}, agents.Pool(), "tunnel/1"), conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return near, far
+	}
+	near, far := connect()
+	_, elsewhere := connect()
+	renewed := keeper(agents).Certificate()
+	proof, err := ProveRenewal(near, renewed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := CheckRenewal(far, proof, agents.Pool(), c.Now())
+	if err != nil || !cert.Equal(renewed.Leaf) {
+		t.Fatalf("%v", err)
+	}
+	if strings.ContainsAny(proof, " \n") || len(proof) > 2<<10 {
+		t.Errorf("a proof of %d bytes: %q", len(proof), proof)
+	}
+	stolen := *renewed // the certificate is public, its key is not
+	stolen.PrivateKey = keeper(agents).Certificate().PrivateKey
+	forged, err := ProveRenewal(near, &stolen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := ProveRenewal(near, keeper(newCA(t, Agents, c.Now)).Certificate())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, check := range map[string]func() error{
+		"another connection": func() error { _, err := CheckRenewal(elsewhere, proof, agents.Pool(), c.Now()); return err },
+		"another key":        func() error { _, err := CheckRenewal(far, forged, agents.Pool(), c.Now()); return err },
+		"another CA":         func() error { _, err := CheckRenewal(far, foreign, agents.Pool(), c.Now()); return err },
+		"after its end":      func() error { _, err := CheckRenewal(far, proof, agents.Pool(), c.Now().Add(2*time.Hour)); return err },
+		"cut":                func() error { _, err := CheckRenewal(far, proof[:len(proof)-4], agents.Pool(), c.Now()); return err },
+		"nothing":            func() error { _, err := CheckRenewal(far, "", agents.Pool(), c.Now()); return err },
+		"too long": func() error {
+			_, err := CheckRenewal(far, strings.Repeat("A", 4000), agents.Pool(), c.Now())
+			return err
+		},
+		"the server's own leaf": func() error {
+			p, _ := ProveRenewal(near, k.Certificate())
+			_, err := CheckRenewal(far, p, agents.Pool(), c.Now())
+			return err
+		},
+	} {
+		if err := check(); err == nil {
+			t.Errorf("%s: it was believed", name)
+		}
+	}
+}
+
+func FuzzCheckRenewal(f *testing.F) {
+	ca, err := NewCA(Agents, time.Now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("a.b")
+	f.Add(".")
+	f.Fuzz(func(t *testing.T, proof string) {
+		if _, err := CheckRenewal(&tls.ConnectionState{Version: tls.VersionTLS13}, proof, ca.Pool(), time.Now()); err == nil {
+			t.Errorf("%q was believed", proof)
+		}
+	})
 }
