@@ -246,3 +246,60 @@ func TestRefusedBy(t *testing.T) {
 		t.Error("a refusal is taken for another")
 	}
 }
+
+// An older manifest over a cluster that accepted more since takes nothing away:
+// what it names is added to what is there, and what it did not name is said.
+func TestAManifestTakesNoConsentAway(t *testing.T) {
+	role := func(name string) trust.Role {
+		return trust.Role{SourceType: "Contoso.Scanner/scanners", Name: name, Rules: []trust.Rule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods"}, ResourceNames: []string{name}}}}
+	}
+	accept := func(have Installed, all ...RoleConsent) Plan {
+		t.Helper()
+		plan, err := AcceptAll(ours, all, have)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plan
+	}
+	old := accept(Installed{}, RoleConsent{Role: role("first")}, RoleConsent{role("local"), Consent{Namespaces: []string{"a"}}})
+	have := Installed{}.After(old)
+	have = have.After(accept(have, RoleConsent{Role: role("second")}, RoleConsent{role("local"), Consent{Namespaces: []string{"b"}, Unfenced: true}}, RoleConsent{role("other"), Consent{Namespaces: []string{"a"}}}))
+	before := Acceptances(ours, have.ClusterRoles)
+
+	now := have
+	var kept []string
+	for _, s := range old {
+		merged, more := have.Keep(ours, s.Object)
+		kept = append(kept, more...)
+		now = now.After(Plan{{Apply, Explained{Object: merged}}})
+	}
+	if diff := cmp.Diff(before, Acceptances(ours, now.ClusterRoles)); diff != "" {
+		t.Errorf("acceptances changed (-before +after):\n%s", diff)
+	}
+	for _, ns := range []string{"", "a", "b"} {
+		if diff := cmp.Diff(have.bindList(ours, ns), now.bindList(ours, ns)); diff != "" {
+			t.Errorf("bind list of %q changed (-before +after):\n%s", ns, diff)
+		}
+	}
+	text := strings.Join(kept, "\n")
+	for _, want := range []string{"scanners:second:", "scanners:other:", " in namespace a", "for namespace b", ", unfenced"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not among what was kept:\n%s", want, text)
+		}
+	}
+
+	// Over a cluster that has what it has, a manifest is applied as it is read; and
+	// another registration's consents are none of its business.
+	for name, have := range map[string]Installed{"itself": Installed{}.After(old), "nothing": {}} {
+		for _, s := range old {
+			if merged, kept := have.Keep(ours, s.Object); len(kept) != 0 || merged != s.Object {
+				t.Errorf("over %s, %s was changed: %v", name, Key(s.Object), kept)
+			}
+		}
+	}
+	for _, s := range old {
+		if merged, kept := have.Keep("ffffffff-ffff-4fff-8fff-ffffffffffff", s.Object); len(kept) != 0 || merged != s.Object {
+			t.Errorf("another registration kept %v", kept)
+		}
+	}
+}

@@ -391,9 +391,24 @@ func (a *app) applyBundle(ctx context.Context, c *connect, path string) error {
 	if err := sameRegistration(there, trust.ClusterUID(uid), k, target{name: "of the bundle"}); err != nil {
 		return err
 	}
+	have, err := k.Installed(ctx, trust.ClusterUID(uid))
+	if err != nil {
+		return err
+	}
+	var kept []string
+	for i, o := range objects {
+		merged, more, err := kube.Keep(have, trust.ClusterUID(uid), o)
+		if err != nil {
+			return err
+		}
+		objects[i], kept = merged, append(kept, more...)
+	}
 	a.say("%d objects for %s (context %s):", len(objects), k.Server, k.Context)
 	for _, o := range objects {
 		a.say("  %s", kube.Name(o))
+	}
+	for _, what := range kept {
+		a.say("Kept, though the bundle does not name it: %s. 'sallyport cluster accept-roles --withdraw' takes consent away.", what)
 	}
 	if err := a.confirm(c.yes, "You have read "+path+". Apply it?"); err != nil {
 		return err

@@ -63,3 +63,30 @@ func TestConfigRefuses(t *testing.T) {
 		}
 	}
 }
+
+// The configurations of docs/production.md are taken as they stand there.
+func TestTheConfigurationsForProductionAreGood(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "production.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := map[string]*Config{}
+	for _, block := range strings.Split(string(text), "```yaml\n# /etc/sallyport/")[1:] {
+		name, rest, _ := strings.Cut(block, "\n")
+		body, _, _ := strings.Cut(rest, "```")
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if read[name], err = readConfig(file); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	control, gateway := read["control.yaml"], read["gateway.yaml"]
+	if control == nil || gateway == nil {
+		t.Fatalf("%v", read)
+	}
+	if gateway.seals() || gateway.Listen != ":443" || gateway.Peers.Listen == "" || !control.seals() || control.plays("gateway") || control.GatewayURL != gateway.GatewayURL {
+		t.Errorf("control %+v, gateway %+v", control, gateway)
+	}
+}

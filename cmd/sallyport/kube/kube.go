@@ -304,6 +304,31 @@ func (c *Cluster) Remove(ctx context.Context, uid trust.ClusterUID, tell func(ve
 	return nil
 }
 
+// Keep is rbac.Installed.Keep for an object of a bundle.
+func Keep(have rbac.Installed, uid trust.ClusterUID, o *unstructured.Unstructured) (merged *unstructured.Unstructured, kept []string, err error) {
+	if o.GroupVersionKind().Group != rbacv1.GroupName {
+		return o, nil, nil
+	}
+	var typed rbac.Object
+	switch o.GetKind() {
+	case "ClusterRole":
+		typed = &rbacv1.ClusterRole{}
+	case "Role":
+		typed = &rbacv1.Role{}
+	default:
+		return o, nil, nil
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, typed); err != nil {
+		return nil, nil, trust.Errorf(trust.Invalid, "%s of the bundle cannot be read", name(o)).Because(err)
+	}
+	result, kept := have.Keep(uid, typed)
+	if len(kept) == 0 {
+		return o, nil, nil
+	}
+	merged, err = loose(result)
+	return merged, kept, err
+}
+
 // Parse reads the objects of a bundle, in order.
 func Parse(bundle []byte) ([]*unstructured.Unstructured, error) {
 	var all []*unstructured.Unstructured
