@@ -57,6 +57,7 @@ type (
 		Revision int64  `json:"revision"`
 		Instance string `json:"instance"`
 		Version  string `json:"version"`
+		Leaving  bool   `json:"leaving,omitempty"` // this process ends; no answer is signed
 	}
 	// NonceAnswer carries what mandate.Watchdog.Hear reads.
 	NonceAnswer struct {
@@ -253,6 +254,28 @@ func (a *Agent) TLS(ctx context.Context, protocols ...string) (conf *tls.Config,
 		return a.pair, nil
 	}
 	return conf, renewed, nil
+}
+
+// leaveWithin bounds Leave: a process that was told to end must end.
+const leaveWithin = 3 * time.Second
+
+// Leave says that this process ends and lets nobody through any more, so that
+// nobody waits for it to confirm anything. A control plane that does not hear it
+// waits as for an agent that was lost; so there is no error to act on.
+func (a *Agent) Leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
+	defer cancel()
+	a.mu.Lock()
+	client := a.http
+	a.mu.Unlock()
+	if client == nil {
+		return // it was never known
+	}
+	err := a.post(ctx, client, NoncePath, NonceRequest{Nonce: mandate.NewNonce(), Instance: a.c.Instance, Version: a.c.Version, Leaving: true}, nil)
+	if err != nil {
+		a.c.Log.Info("the control plane was not told that this agent ends", "error", err)
+	}
+	client.CloseIdleConnections()
 }
 
 // Ask sends a nonce with what the agent has applied, and returns the signed

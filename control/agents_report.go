@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"time"
 
@@ -32,12 +33,20 @@ func (c *Control) nonce(w http.ResponseWriter, r *http.Request, a *agent, body [
 		Nonce             string
 		Epoch, Revision   int64
 		Instance, Version string
+		Leaving           bool
 	}
 	if err := arm.Decode(body, &in); err != nil {
 		return err
 	}
 	if !mandate.ValidNonce(in.Nonce) || in.Instance == "" || len(in.Instance) > 128 || len(in.Version) > 128 || in.Epoch < 0 || in.Revision < 0 {
 		return trust.Errorf(trust.Invalid, "a nonce, an instance and what is applied are needed")
+	}
+	if in.Leaving {
+		if err := c.left(r.Context(), a, in.Instance); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
 	}
 	// Stored before the mandate's revision is read: whoever changes it after
 	// that reading sees that this process was heard, and waits for it.
@@ -95,7 +104,7 @@ func (c *Control) heard(ctx context.Context, a *agent, instance string, note fun
 		if !known && len(all) >= maxInstances {
 			return trust.Errorf(trust.Throttled, "%d processes of the %s agent were heard within %s", len(all), a.name, forgetInstance)
 		}
-		this.Seen, s.Seen = now, now
+		this.Seen, s.Seen, s.Left = now, now, false
 		note(&s, &this)
 		if s.Instance != "" {
 			all[s.Instance] = this
@@ -108,6 +117,38 @@ func (c *Control) heard(ctx context.Context, a *agent, instance string, note fun
 		}
 		_, err = c.Store.Commit(ctx, write(s), store.Guard(m.Value.Key(), m.Revision))
 		if !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// left forgets a process of an agent that ends and lets nobody through any more:
+// nobody need wait until it could not.
+func (c *Control) left(ctx context.Context, a *agent, instance string) error {
+	key := store.AgentStatus{Cluster: a.cluster, Agent: a.name}.Key()
+	for {
+		item, err := store.Get[store.AgentStatus](ctx, c.Store, key)
+		if trust.KindOf(err) == trust.NotFound {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s := item.Value
+		if _, known := s.Instances[instance]; !known {
+			return nil
+		}
+		s.Instances = maps.Clone(s.Instances)
+		delete(s.Instances, instance)
+		running := false
+		for _, i := range s.Instances {
+			running = running || c.Now().Sub(i.Seen) <= connectedWithin
+		}
+		s.Left = !running
+		if _, err = c.Store.Commit(ctx, store.Update(s, item.Revision)); !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
+			if err == nil {
+				c.Log.InfoContext(ctx, "agent ended", "cluster", a.cluster, "agent", a.name)
+			}
 			return err
 		}
 	}

@@ -18,8 +18,8 @@ import (
 // batch is how many bindings are removed in one transaction.
 const batch = 200
 
-// pruneWithin is how long the deletion of a cluster waits for a connected
-// reconciler to remove our objects from it.
+// pruneWithin is how long from its beginning the deletion of a cluster waits for
+// a connected reconciler to remove our objects from it.
 const pruneWithin = 20 * time.Second
 
 // deleteCluster ends the deletion of a cluster, which lets nobody through since
@@ -35,7 +35,7 @@ func (c *Control) deleteCluster(ctx context.Context, op *store.Operation, progre
 // dissolve removes a cluster that is being deleted: once nobody is let through,
 // its bindings, then itself. A cluster that is gone is no error.
 func (c *Control) dissolve(ctx context.Context, id string, uid trust.ClusterUID, progress func(string)) error {
-	key := store.ResourceKey(id)
+	key, until := store.ResourceKey(id), c.Now().Add(pruneWithin)
 	m, err := store.Get[store.Mandate](ctx, c.Store, store.Mandate{Cluster: uid}.Key())
 	if trust.KindOf(err) == trust.NotFound {
 		return nil
@@ -49,7 +49,7 @@ func (c *Control) dissolve(ctx context.Context, id string, uid trust.ClusterUID,
 	if err := c.removeBindings(ctx, key); err != nil {
 		return err
 	}
-	if err := c.pruned(ctx, uid, m.Revision, progress); err != nil {
+	if err := c.pruned(ctx, uid, m.Revision, until, progress); err != nil {
 		return err
 	}
 	for {
@@ -88,11 +88,10 @@ func (c *Control) removeBindings(ctx context.Context, cluster string) error {
 	}
 }
 
-// pruned waits for a connected reconciler to clean the cluster, for a while.
+// pruned waits for a connected reconciler to clean the cluster, until then.
 // What it does not remove is for the owner: sallyport cluster disconnect prints
 // the commands.
-func (c *Control) pruned(ctx context.Context, uid trust.ClusterUID, revision int64, progress func(string)) error {
-	until := c.Now().Add(pruneWithin)
+func (c *Control) pruned(ctx context.Context, uid trust.ClusterUID, revision int64, until time.Time, progress func(string)) error {
 	return c.picture.until(ctx, []string{topicAgents(uid)}, func() (bool, time.Duration, error) {
 		s, err := c.status(ctx, uid, reconciler)
 		if err != nil || c.away(&s) != "" {

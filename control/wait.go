@@ -41,7 +41,7 @@ func (c *Control) away(s *store.AgentStatus) string {
 	switch {
 	case s.Seen.IsZero():
 		return fmt.Sprintf("waiting for the cluster's %s agent: it has never connected; run sallyport cluster connect", s.Agent)
-	case c.Now().Sub(s.Seen) > connectedWithin:
+	case s.Left || c.Now().Sub(s.Seen) > connectedWithin:
 		return fmt.Sprintf("waiting for the cluster's %s agent: not connected since %s", s.Agent, since(s.Seen))
 	}
 	return ""

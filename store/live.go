@@ -57,6 +57,7 @@ type AgentStatus struct {
 	Epoch    int64
 	Revision int64 // the mandate revision that process has applied
 	Seen     time.Time
+	Left     bool // the last of its processes said that it ends
 
 	// Instances are the processes heard lately, that one included: while a
 	// Deployment rolls there are several.

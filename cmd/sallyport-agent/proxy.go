@@ -80,6 +80,7 @@ func runProxy(ctx context.Context, c *config, stderr io.Writer) error {
 			return tunnel.Dial(ctx, tunnel.DialConfig{Addr: addr, TLS: conf})
 		},
 	})
+	defer control.Leave(ctx) // nothing runs any more
 	parts := []func(context.Context) error{control.Run, p.Run, keeper.Run,
 		func(ctx context.Context) error { return renewals(ctx, control, keeper) }}
 	if len(c.probes) > 0 {

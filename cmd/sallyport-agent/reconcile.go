@@ -25,5 +25,6 @@ func runReconcile(ctx context.Context, c *config, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	defer control.Leave(ctx) // nothing is applied any more
 	return together(ctx, control.Run, r.Run)
 }
