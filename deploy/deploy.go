@@ -50,6 +50,10 @@ func Connect(o Options) ([]rbac.Explained, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	return o.objects()
+}
+
+func (o Options) objects() ([]rbac.Explained, error) {
 	plan, err := rbac.AcceptAll(o.Cluster, o.Accept, o.Have)
 	if err != nil {
 		return nil, err
