@@ -74,6 +74,7 @@ const (
 	inProxy   = "SALLYPORT-VALUE-HTTPS-PROXY"
 	inNoProxy = "SALLYPORT-VALUE-NO-PROXY"
 	inBundle  = "SALLYPORT-VALUE-TRUST-BUNDLE"
+	inProbes  = "SALLYPORT-VALUE-PROBES"
 )
 
 // chartTemplate renders the objects with every option set, and then makes the
@@ -81,9 +82,17 @@ const (
 func chartTemplate() ([]byte, error) {
 	o := Options{Cluster: inCluster, Server: inServer, ServerCA: []byte(inCA), MandateKey: []byte(inKey), Gateways: []string{inGateway},
 		Image: inImage, HTTPSProxy: inProxy, NoProxy: inNoProxy, TrustBundle: []byte(inBundle)}
+	plain, err := o.objects()
+	if err != nil {
+		return nil, err
+	}
+	o.Probes = []string{inProbes}
 	objects, err := o.objects()
 	if err != nil {
 		return nil, err
+	}
+	for i := range objects {
+		objects[i].Why = plain[i].Why // which names no values
 	}
 	text, err := YAML("Rendered by Sallyport from the same source as 'sallyport cluster connect'.", objects)
 	if err != nil {
@@ -117,6 +126,8 @@ func chartLines(doc string) string {
 			value = "trustBundle"
 		case strings.HasPrefix(trimmed, "- --gateways="):
 			value = "gateways"
+		case strings.HasPrefix(trimmed, "- --probes="):
+			value = "probes"
 		case trimmed == "- name: HTTPS_PROXY", trimmed == "- name: NO_PROXY":
 			value, length = "httpsProxy", 2
 		case trimmed == "- name: SSL_CERT_FILE":
@@ -146,6 +157,7 @@ func chartExpressions(s string) string {
 		": "+inProxy+"\n", ": {{ .Values.httpsProxy | quote }}\n",
 		","+inNoProxy, "{{ if .Values.noProxy }},{{ .Values.noProxy }}{{ end }}",
 		inGateway, `{{ join "," .Values.gateways }}`,
+		inProbes, `{{ join "," .Values.probes }}`,
 		inServer, "{{ .Values.server }}",
 		inCluster, "{{ .Values.cluster }}",
 	).Replace(s)
@@ -165,6 +177,7 @@ func chartValues(o Options) ([]byte, error) {
 		{"host:port of the gateways. Empty: the control plane's.", "gateways", append([]string{}, o.Gateways...)},
 		{"Image of sallyport-agent.", "image", o.Image},
 		{"Run the agents here. They may run elsewhere, with the same rights.", "agents", !o.NoAgents},
+		{"host:port that the proxy agent may look at now and then and report on. It looks at nothing else.", "probes", append([]string{}, o.Probes...)},
 		{"CONNECT proxy for the way out.", "httpsProxy", o.HTTPSProxy},
 		{"More hosts that are not reached through it, comma-separated.", "noProxy", o.NoProxy},
 		{"PEM that replaces the system's roots in the agents.", "trustBundle", string(o.TrustBundle)},
@@ -192,6 +205,7 @@ func chartSchema() map[string]any {
 			"serverCA":    text(pem),
 			"mandateKey":  text(`^-----BEGIN PUBLIC KEY-----\s`),
 			"gateways":    map[string]any{"type": "array", "items": text(`^[A-Za-z0-9.:\[\]-]+:[0-9]+$`)},
+			"probes":      map[string]any{"type": "array", "items": text(`^[A-Za-z0-9.:\[\]-]+:[0-9]+$`)},
 			"image":       text(`^[^\s]+$`),
 			"agents":      map[string]any{"type": "boolean"},
 			"httpsProxy":  text(`^(https?://[^\s]+)?$`),

@@ -33,6 +33,7 @@ func TestTheChartIsTheManifest(t *testing.T) {
 		func(o *deploy.Options) { o.HTTPSProxy, o.NoProxy = "http://proxy.example:3128", "10.0.0.0/8,.example" },
 		func(o *deploy.Options) { o.TrustBundle = []byte(testCert + testCert) },
 		func(o *deploy.Options) { o.NoAgents = true },
+		func(o *deploy.Options) { o.Probes = []string{"store.blob.core.windows.net:443", "vault.example:8443"} },
 	}
 	for set := range 1 << len(options) {
 		o := base
@@ -57,7 +58,7 @@ func compare(t *testing.T, set int, o deploy.Options) {
 	}
 	want, have := parse(t, string(text)), parse(t, rendered(t, o))
 	if len(want) != len(have) {
-		t.Errorf("%06b: %d objects of %d", set, len(have), len(want))
+		t.Errorf("%07b: %d objects of %d", set, len(have), len(want))
 	}
 	for key, w := range want {
 		if w.GetKind() == "ClusterRole" && w.GetName() == rbac.BindListRole {
@@ -65,9 +66,9 @@ func compare(t *testing.T, set int, o deploy.Options) {
 		}
 		h := have[key]
 		if h == nil {
-			t.Errorf("%06b: %s is missing", set, key)
+			t.Errorf("%07b: %s is missing", set, key)
 		} else if !equality.Semantic.DeepEqual(w.Object, h.Object) {
-			t.Errorf("%06b: %s differs:\n%v\nwant:\n%v", set, key, h.Object, w.Object)
+			t.Errorf("%07b: %s differs:\n%v\nwant:\n%v", set, key, h.Object, w.Object)
 		}
 	}
 }

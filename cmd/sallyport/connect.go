@@ -30,7 +30,7 @@ type connect struct {
 	location, image                  string
 	gateways                         []string
 	httpsProxy, noProxy, trustBundle string
-	bundle, answer                   string
+	bundle, answer, chart            string
 	issuer, keysFile                 string
 	probes, environment              []string
 	apply, yes, noWait, noAgents     bool
@@ -73,6 +73,7 @@ The answer of step 2 is the cluster's public keys, by which its agents are known
 			f.many(&c.probes, "allow-probes", "", "Names, or name:port, that the proxy agent may resolve and connect to now and then, and report on. It looks at nothing else. See 'sallyport env names'.")
 			f.many(&c.environment, "check-environment", "", "Folders or files of facts (see 'sallyport env collect'): check them first, and connect only if nothing fails.")
 			f.text(&c.bundle, "bundle", "", "Write the manifest into this file, for a machine that reaches the API server.")
+			f.text(&c.chart, "chart", "", "Write a Helm chart of the agents into this folder instead, filled in for this cluster.")
 			f.text(&c.answer, "answer", "", "The file that 'connect --apply BUNDLE' wrote.")
 			f.text(&c.issuer, "service-account-issuer", "", "Issuer of the cluster's ServiceAccount tokens, instead of asking the cluster.")
 			f.text(&c.keysFile, "service-account-keys-file", "", "Its JSON Web Key set: kubectl get --raw /openid/v1/jwks.")
@@ -90,6 +91,9 @@ The answer of step 2 is the cluster's public keys, by which its agents are known
 			}
 			if c.group == "" || c.name == "" {
 				return nil, usagef("the following arguments are required: --resource-group/-g, --name/-n")
+			}
+			if c.chart != "" && (c.apply || c.bundle != "") {
+				return nil, usagef("--chart writes a chart, for Helm to apply: leave --apply and --bundle out")
 			}
 			if (c.issuer == "") != (c.keysFile == "") {
 				return nil, usagef("--service-account-issuer and --service-account-keys-file go together")
@@ -146,7 +150,14 @@ func (a *app) connect(ctx context.Context, c *connect) (any, error) {
 			return nil, err
 		}
 	}
-	objects, err := c.render(connection, roles, have)
+	o, err := c.options(connection, roles, have)
+	if err != nil {
+		return nil, err
+	}
+	if c.chart != "" {
+		return nil, a.writeChart(c, o)
+	}
+	objects, err := deploy.Connect(o)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +236,8 @@ func (a *app) handOver(ctx context.Context, c *connect, id string, k *kube.Clust
 	return a.arm.PutConnection(ctx, id, issuer, keys)
 }
 
-func (c *connect) render(connection *client.Connection, roles []rbac.RoleConsent, have rbac.Installed) ([]rbac.Explained, error) {
+// options are what is rendered for the cluster.
+func (c *connect) options(connection *client.Connection, roles []rbac.RoleConsent, have rbac.Installed) (deploy.Options, error) {
 	p := connection.Properties
 	o := deploy.Options{Cluster: trust.ClusterUID(p.ClusterUID), Server: p.Server, ServerCA: []byte(p.ServerCA), MandateKey: []byte(p.MandateKey),
 		Image: c.image, Accept: roles, Have: have, HTTPSProxy: c.httpsProxy, NoProxy: c.noProxy, NoAgents: c.noAgents, Probes: c.probes}
@@ -241,11 +253,11 @@ func (c *connect) render(connection *client.Connection, roles []rbac.RoleConsent
 	if c.trustBundle != "" {
 		data, err := os.ReadFile(c.trustBundle)
 		if err != nil {
-			return nil, trust.Errorf(trust.Invalid, "the trust bundle %s cannot be read", c.trustBundle).Because(err)
+			return o, trust.Errorf(trust.Invalid, "the trust bundle %s cannot be read", c.trustBundle).Because(err)
 		}
 		o.TrustBundle = data
 	}
-	return deploy.Connect(o)
+	return o, nil
 }
 
 // gatewaysApart is where the tunnel is dialled when gateways have an address of
