@@ -30,9 +30,10 @@ var arrows = map[string]string{
 	"tunnel":          "",
 	"netenv":          "netenv/probe", // its tests read what a probe writes
 	"netenv/probe":    "",
+	"extension":       "trust",
 	"web":             "",
 	"authority":       "trust store authn internal/seal",
-	"control":         "trust arm store operation mandate authn netenv/probe internal/pki internal/seal",
+	"control":         "trust arm store operation mandate extension authn netenv/probe internal/pki internal/seal",
 	"gateway":         "trust request authn tunnel store audit",
 	"client":          "trust arm mandate internal/pki",
 	"agent/proxy":     "trust request rbac mandate tunnel",

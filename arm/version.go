@@ -111,6 +111,12 @@ var Authorization = Versions{Tenant: true, Known: strings.Fields(`
 // activity log is read by.
 var Insights = Versions{Tenant: true, Known: strings.Fields("2015-04-01 2014-04-01 2017-03-01-preview")}
 
+// KubernetesConfiguration are the versions of Microsoft.KubernetesConfiguration's
+// extensions.
+var KubernetesConfiguration = Versions{Known: strings.Fields(`
+	2025-03-01 2024-11-01 2023-05-01 2022-11-01 2022-07-01 2022-03-01 2021-09-01
+	2024-11-01-preview 2022-04-02-preview 2022-01-15-preview 2022-01-01-preview 2021-11-01-preview 2021-05-01-preview 2020-07-01-preview`)}
+
 // Sallyport are the versions of what only Sallyport has.
 var Sallyport = Versions{Known: []string{"2026-11-01"}}
 

@@ -147,6 +147,8 @@ var actionOf = map[string]string{
 	opGroupDelete:   subscriptionType + "/resourceGroups/delete",
 
 	opSubscriptionDelete: subscriptionType + "/delete",
+	opExtensionApply:     extensionType + "/write",
+	opExtensionDelete:    extensionType + "/delete",
 }
 
 // forget removes entries that are too old or too many, until ctx ends.

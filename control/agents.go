@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/internal/pki"
@@ -29,7 +30,8 @@ type agent struct {
 // agentRoute is one route of the agents' API.
 type agentRoute struct {
 	method, path string
-	open         bool // no certificate: the enrolment itself
+	open         bool     // no certificate: the enrolment itself
+	only         []string // the agents that it is for
 	limit        int64
 	handle       func(w http.ResponseWriter, r *http.Request, a *agent, body []byte) error
 }
@@ -37,10 +39,12 @@ type agentRoute struct {
 func (c *Control) agentRoutes() []agentRoute {
 	return []agentRoute{
 		{method: "POST", path: agentsPrefix + "enrol", open: true, limit: 64 << 10, handle: c.enrol},
-		{method: "GET", path: agentsPrefix + "state", handle: c.state},
-		{method: "POST", path: agentsPrefix + "nonce", limit: 16 << 10, handle: c.nonce},
-		{method: "POST", path: agentsPrefix + "report", limit: mandate.MaxReport, handle: c.report},
-		{method: "POST", path: agentsPrefix + "probe", limit: probe.MaxReport, handle: c.probe},
+		{method: "GET", path: agentsPrefix + "state", only: []string{proxy, reconciler}, handle: c.state},
+		{method: "POST", path: agentsPrefix + "nonce", only: []string{proxy, reconciler}, limit: 16 << 10, handle: c.nonce},
+		{method: "POST", path: agentsPrefix + "report", only: []string{reconciler}, limit: mandate.MaxReport, handle: c.report},
+		{method: "GET", path: agentsPrefix + "extensions", only: []string{installer}, handle: c.wanted},
+		{method: "POST", path: agentsPrefix + "extensions/report", only: []string{installer}, limit: mandate.MaxExtensionReport, handle: c.installed},
+		{method: "POST", path: agentsPrefix + "probe", only: []string{proxy}, limit: probe.MaxReport, handle: c.probe},
 	}
 }
 
@@ -59,6 +63,9 @@ func (c *Control) serveAgent(w http.ResponseWriter, r *http.Request, rt *agentRo
 		}
 		if rt == nil {
 			return noRoute(r)
+		}
+		if a != nil && !slices.Contains(rt.only, a.name) {
+			return trust.Errorf(trust.Forbidden, "the %s agent has no business at %s", a.name, rt.path)
 		}
 		if r.Method != rt.method {
 			w.Header().Set("Allow", rt.method)

@@ -16,6 +16,7 @@ import (
 var agentSubjects = map[string]string{
 	proxy:      "system:serviceaccount:sallyport-system:sallyport-proxy",
 	reconciler: "system:serviceaccount:sallyport-system:sallyport-reconciler",
+	installer:  "system:serviceaccount:sallyport-system:sallyport-installer",
 }
 
 // enrolAudience is the audience of the tokens that agents of a cluster enrol
@@ -31,7 +32,7 @@ func (c *Control) enrol(w http.ResponseWriter, r *http.Request, _ *agent, body [
 	}
 	subject, known := agentSubjects[in.Agent]
 	if !known {
-		return trust.Errorf(trust.Invalid, "agent %.32q is neither %s nor %s", in.Agent, proxy, reconciler)
+		return trust.Errorf(trust.Invalid, "agent %.32q is none of %s, %s and %s", in.Agent, proxy, reconciler, installer)
 	}
 	item, err := c.clusterByUID(r.Context(), in.Cluster)
 	if err != nil {

@@ -16,9 +16,6 @@ import (
 // allows it to look at. There is no request for it: the list is in the owner's
 // hands, and nothing that is answered here changes it.
 func (c *Control) probe(w http.ResponseWriter, r *http.Request, a *agent, body []byte) error {
-	if a.name != proxy {
-		return trust.Errorf(trust.Forbidden, "only the proxy agent probes")
-	}
 	report, err := probe.ParseReport(body)
 	if err != nil {
 		return trust.Errorf(trust.Invalid, "the report cannot be used").Because(err)

@@ -156,9 +156,6 @@ func (c *Control) left(ctx context.Context, a *agent, instance string) error {
 
 // report takes what the reconciler found and did.
 func (c *Control) report(w http.ResponseWriter, r *http.Request, a *agent, body []byte) error {
-	if a.name != reconciler {
-		return trust.Errorf(trust.Forbidden, "only the reconciler agent reports")
-	}
 	report, err := mandate.ParseReport(body)
 	if err != nil {
 		return err

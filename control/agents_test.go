@@ -154,7 +154,7 @@ func TestAgentRoutesAskWhoCalls(t *testing.T) {
 			tried++
 		}
 	}
-	if tried != 16 {
+	if tried != 4*(len(w.control.agentRoutes())-1) {
 		t.Errorf("%d tried", tried)
 	}
 	for _, path := range []string{"/agents/v1/other", "/agents/v1//state", "/agents/v1/state/", "/agents/v1/../v1/state", "/agents/v1/"} {

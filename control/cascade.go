@@ -119,7 +119,14 @@ func (c *Control) traces(ctx context.Context, r *store.Cluster) ([]store.Op, err
 	for _, d := range gone {
 		ops = append(ops, store.Delete(d.Value.Key(), 0))
 	}
-	for _, agent := range []string{proxy, reconciler} {
+	extensions, _, err := store.List[store.Extension](ctx, c.Store, r.Key()+"/")
+	if err != nil {
+		return nil, err
+	}
+	for i := range extensions {
+		ops = append(append(ops, goneExtension(&extensions[i].Value)...), store.Delete(extensions[i].Value.Key(), 0))
+	}
+	for _, agent := range []string{proxy, reconciler, installer} {
 		ops = append(ops, store.Delete(store.AgentStatus{Cluster: r.UID, Agent: agent}.Key(), 0))
 	}
 	return append(ops, store.Delete(store.AgentReport{Cluster: r.UID}.Key(), 0), store.Delete(store.AgentProbe{Cluster: r.UID}.Key(), 0), store.Delete(mandateOf(r).Key(), 0)), nil

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/internal/pki"
+	"github.com/sallyport/sallyport/internal/seal"
 	"github.com/sallyport/sallyport/operation"
 	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/trust"
@@ -33,6 +34,9 @@ type Config struct {
 	// Providers are resource providers of other rooms. Default: none; any type
 	// that is not control's is then a source.
 	Providers []Provider
+
+	// Seal seals protected settings of extensions. Default: none are taken.
+	Seal *seal.Sealer
 
 	// Secrets are the authority's client secrets. Default: none can be made.
 	Secrets Secrets
@@ -190,6 +194,8 @@ func (c *Control) Handlers() map[string]operation.Handler {
 		opGroupDelete:   c.deleteGroup,
 
 		opSubscriptionDelete: c.deleteSubscription,
+		opExtensionApply:     c.applyExtension,
+		opExtensionDelete:    c.deleteExtension,
 	}
 	for kind, run := range all {
 		all[kind] = c.logged(run)

@@ -48,18 +48,19 @@ const (
 // call is one request that passed the checks so far.
 type call struct {
 	*Control
-	ctx     context.Context
-	request *http.Request
-	route   *route
-	ids     arm.RequestIDs
-	caller  trust.Caller
-	version string
-	path    []string          // decoded segments
-	asked   string            // the first action that the caller was asked to be allowed
-	entry   *pendingActivity  // of the activity log; nil for reads
-	head    bool              // HEAD, answered as the GET is, without a body
-	vars    map[string]string // what the pattern's names stand for
-	id      arm.ID            // what the request is about
+	ctx       context.Context
+	request   *http.Request
+	route     *route
+	ids       arm.RequestIDs
+	caller    trust.Caller
+	version   string
+	path      []string          // decoded segments
+	asked     string            // the first action that the caller was asked to be allowed
+	entry     *pendingActivity  // of the activity log; nil for reads
+	connected bool              // the path names the cluster as a connected one
+	head      bool              // HEAD, answered as the GET is, without a body
+	vars      map[string]string // what the pattern's names stand for
+	id        arm.ID            // what the request is about
 
 	subscription store.Item[store.Subscription]
 	group        store.Item[store.Group]
@@ -242,7 +243,8 @@ func (k *call) match() error {
 		if err != nil {
 			return err
 		}
-		k.route, k.vars, k.id, k.head = rt, vars, id, asked
+		k.route, k.vars, k.head = rt, vars, asked
+		k.id, k.connected = managed(id)
 		return nil
 	}
 	if len(methods) > 0 {
@@ -299,7 +301,7 @@ func (rt *route) fits(path []string) (map[string]string, bool) {
 }
 
 // ours are the namespaces in which only the types of the route table exist.
-var ours = []string{"Microsoft.ContainerService", "Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features", "Sallyport.Access", "Sallyport.Identity"}
+var ours = []string{"Microsoft.ContainerService", "Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features", "Microsoft.KubernetesConfiguration", "Sallyport.Access", "Sallyport.Identity"}
 
 // reserved refuses the generic routes for namespaces that are ours.
 func (k *call) reserved() error {

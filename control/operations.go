@@ -19,6 +19,8 @@ const (
 	opGroupDelete   = "group.delete"
 
 	opSubscriptionDelete = "subscription.delete"
+	opExtensionApply     = "extension.apply"
+	opExtensionDelete    = "extension.delete"
 )
 
 func (c *Control) operationRoutes() []*route {

@@ -42,6 +42,7 @@ func (c *Control) table() []*route {
 		c.assignmentRoutes(),
 		c.connectionRoutes(),
 		c.bindingRoutes(),
+		c.extensionRoutes(),
 		c.clusterRoutes(),
 		c.userRoutes(),
 		c.groupSourceRoutes(),

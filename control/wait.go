@@ -15,6 +15,7 @@ import (
 const (
 	proxy      = pki.ProxyAgent
 	reconciler = pki.ReconcilerAgent
+	installer  = pki.InstallerAgent
 )
 
 // status is what was last heard of an agent; the zero status if nothing ever was.

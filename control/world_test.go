@@ -23,6 +23,7 @@ import (
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/internal/pki"
+	"github.com/sallyport/sallyport/internal/seal"
 	"github.com/sallyport/sallyport/mandate"
 	"github.com/sallyport/sallyport/operation"
 	"github.com/sallyport/sallyport/store"
@@ -124,8 +125,12 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sealer, err := seal.New(make([]byte, seal.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
 	config := Config{
-		Store: s, Authenticate: w.authenticate, Secrets: w, BaseURL: base, Issuer: issuer, Tenant: tenant, Location: "local",
+		Store: s, Seal: sealer, Authenticate: w.authenticate, Secrets: w, BaseURL: base, Issuer: issuer, Tenant: tenant, Location: "local",
 		Locations: []string{"local", "West Europe"}, MandateKey: w.signer, AgentCA: w.ca, Now: w.now, Log: log,
 	}
 	for _, c := range change {
@@ -223,6 +228,8 @@ func version(path string) string {
 	switch {
 	case strings.Contains(p, "/sallyport."):
 		return arm.SallyportVersion
+	case strings.Contains(p, "/microsoft.kubernetesconfiguration/"):
+		return "2023-05-01"
 	case strings.Contains(p, "/microsoft.authorization/"):
 		return "2022-04-01"
 	case strings.Contains(p, "/microsoft.insights/eventtypes"):

@@ -65,6 +65,6 @@ func (RoleAssignment) Owns(key string) bool {
 // own here.
 func (Source) Owns(key string) bool {
 	t, ok := typeOf(key)
-	return ok && t != clusterType && t != bindingType && t != assignmentType &&
+	return ok && t != clusterType && t != bindingType && t != assignmentType && t != extensionType &&
 		strings.HasPrefix(key, "/arm/subscriptions/")
 }

@@ -43,6 +43,8 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Departed{Binding: store.Binding{ClusterUID: "u", UID: "b"}},
 		store.Run{Operation: "o"},
 		store.Activity{ID: "a"},
+		store.Provided{ID: "/subscriptions/s/resourceGroups/g/providers/N/t/n/c/d"},
+		store.Extension{ClusterID: "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c", Name: "e"},
 		store.RoleDefinition{GUID: "g"},
 		store.GatewayCertificate{Replica: "r", Use: store.UsePeer},
 		store.Server{Replica: "r", Roles: []string{"control", "authority"}},

@@ -245,7 +245,7 @@ func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer str
 		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations, Version: version(),
 		MandateKey: mandateKey, AgentCA: s.agents, GatewayCA: gateways, ServerTLS: s.serverTLS, ServerCA: s.serverCA, GatewayBase: s.GatewayURL,
 		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,
-		Throttle: s.Throttle, ClientAddress: gateway.ClientAddress(proxies),
+		Seal: s.sealer, Throttle: s.Throttle, ClientAddress: gateway.ClientAddress(proxies),
 		Now: time.Now, Log: s.log, Registerer: s.metrics,
 	}); err != nil {
 		return err

@@ -12,13 +12,15 @@ import (
 // AgentLife is how long an agent's certificate lasts.
 const AgentLife = time.Hour
 
-// The two agents of a cluster, as they appear in certificates.
+// The agents of a cluster, as they appear in certificates. The installer need not
+// be there.
 const (
 	ProxyAgent      = "proxy"
 	ReconcilerAgent = "reconciler"
+	InstallerAgent  = "installer"
 )
 
-var agentPath = regexp.MustCompile(`^/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/(proxy|reconciler)$`)
+var agentPath = regexp.MustCompile(`^/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/(proxy|reconciler|installer)$`)
 
 // AgentLeaf is the certificate of one agent of one cluster:
 // sallyport://clusters/<uid>/<agent>, one hour.
