@@ -73,7 +73,7 @@ func TestErrorsKeepCodeHintAndKind(t *testing.T) {
 		want   Error
 		kind   trust.Kind
 	}{
-		{404, `{"error":{"code":"ResourceNotFound","message":"gone","additionalInfo":[{"type":"Hint","info":{"text":"make it"}}]}}`, Error{Code: "ResourceNotFound", Message: "gone", Hint: "make it"}, trust.NotFound},
+		{404, `{"error":{"code":"ResourceNotFound","message":"gone","additionalInfo":[{"type":"Hint","info":{"hint":"make it"}}]}}`, Error{Code: "ResourceNotFound", Message: "gone", Hint: "make it"}, trust.NotFound},
 		{409, `{"code":"EtagMismatch","message":"late","details":[{"code":"c","message":"m"}]}`, Error{Code: "EtagMismatch", Message: "late", Details: []Detail{{Code: "c", Message: "m"}}}, trust.Conflict},
 		{403, `{"error":{"code":"AuthorizationFailed","message":"no"}}`, Error{Code: "AuthorizationFailed", Message: "no"}, trust.Forbidden},
 		{400, `{"error":"invalid_request","error_description":"which?"}`, Error{Code: "invalid_request", Message: "which?"}, trust.Invalid},

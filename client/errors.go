@@ -116,9 +116,9 @@ func (w *wireError) hint() string {
 		if trust.Fold(a.Type) != "hint" {
 			continue
 		}
-		var info struct{ Text string }
+		var info struct{ Hint string }
 		if json.Unmarshal(a.Info, &info) == nil {
-			return info.Text
+			return info.Hint
 		}
 	}
 	return ""

@@ -19,7 +19,8 @@ var assignmentColumns = []output.Column{{Heading: "Principal", Path: "principalI
 
 func (a *app) role() *cobra.Command {
 	return a.noun("role", "Manage who may do what on the control API.",
-		a.noun("assignment", "Manage role assignments.", a.assignmentCreate(), a.assignmentList(), a.assignmentDelete()))
+		a.noun("assignment", "Manage role assignments.", a.assignmentCreate(), a.assignmentList(), a.assignmentDelete()),
+		a.definitionNoun())
 }
 
 // assigned is what names an assignment.
