@@ -140,7 +140,7 @@ func mlRights(namespaces []string) []rbac.Explained {
 			may("It reads logs of pods. Kubernetes cannot say: of jobs only.", "", []string{"pods/log"}, []string{"get"}))
 		role(ns, mlext.OperatorAccount, mlext.OperatorAccount, "Consent: workspaces' jobs may run in namespace "+ns+".",
 			may("It runs jobs and ends them.", "batch", []string{"jobs"}, append(slices.Clone(read), "create", "delete")),
-			may("The nodes of a job find each other by name.", "", []string{"services"}, []string{"create", "delete"}),
+			may("The nodes of a job find each other by name.", "", []string{"services"}, []string{"get", "create", "delete"}),
 			may("It sees how they are.", "", []string{"pods"}, read),
 			may("It says why one waits.", "", []string{"events"}, []string{"list"}),
 			may("It mounts the claims that the owner marked for jobs.", "", []string{"persistentvolumeclaims"}, []string{"list"}))

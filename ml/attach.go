@@ -148,7 +148,7 @@ func (m *ML) attached(ctx context.Context, op *store.Operation, progress func(st
 			return err
 		}
 		progress(err.Error())
-		pause(ctx, attachPause)
+		pause(ctx, m.again)
 	}
 	return err
 }

@@ -221,9 +221,13 @@ func (m *ML) cancel(ctx context.Context, op *store.Operation, progress func(stri
 				err = e.call(ctx, http.MethodPost, "/jobs/"+p.Job.UID+"/cancel", nil, nil)
 			}
 			if asked = err == nil; err != nil && trust.KindOf(err) != trust.Unavailable {
-				return err
+				return errors.Join(err, m.uncancel(ctx, t))
 			} else if err != nil {
 				progress(err.Error())
+			}
+		case asked && !m.followed(ctx, r):
+			if err := m.takeUp(ctx, opFollow, &t.workspace, &t.resource); err != nil {
+				return err
 			}
 		case asked:
 			progress("waiting for the cluster to end what runs")
@@ -233,6 +237,25 @@ func (m *ML) cancel(ctx context.Context, op *store.Operation, progress func(stri
 		pause(ctx, 500*time.Millisecond)
 	}
 	return ctx.Err()
+}
+
+// uncancel takes back that a job's end was asked for, since it could not be.
+func (m *ML) uncancel(ctx context.Context, t *target) error {
+	r := t.resource.Value
+	if r.State != cancelRequested {
+		return nil
+	}
+	p, err := readJob(&r)
+	if err != nil {
+		return err
+	}
+	if r.State = p.Status.State; r.State == "" {
+		r.State = wire.Queued
+	}
+	if _, err = m.Store.Commit(ctx, store.Update(r, t.resource.Revision), operation.Fence(ctx)); errors.Is(err, store.ErrConflict) {
+		return nil // whoever was faster knows better
+	}
+	return err
 }
 
 // followed tells whether an operation works on the resource.

@@ -438,7 +438,9 @@ func (k *call) cancelJob() (*arm.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.State = cancelRequested
+	if r.State != notResponding { // which stays true until it is heard of
+		r.State = cancelRequested
+	}
 	if err := k.commit(store.Update(r, item.Revision), store.Create(op)); err != nil {
 		return nil, err
 	}

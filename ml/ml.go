@@ -45,6 +45,7 @@ type Config struct {
 type ML struct {
 	Config
 	keyID string
+	again time.Duration // between two tries of what may only be away for a moment
 	http  *http.Client
 
 	mu          sync.Mutex                             // guards what follows
@@ -63,7 +64,7 @@ func New(c Config) (*ML, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	m := &ML{Config: c, credentials: map[string]*client.AuthorityCredential{}, handed: map[string]string{}}
+	m := &ML{Config: c, again: attachPause, credentials: map[string]*client.AuthorityCredential{}, handed: map[string]string{}}
 	var err error
 	if m.keyID, err = thumbprint(c.Key); err != nil {
 		return nil, err

@@ -26,7 +26,7 @@ func (m *ML) Run(ctx context.Context) error {
 		for id := marks.next(ctx); id != ""; id = marks.next(ctx) {
 			if err := m.look(ctx, id); err != nil && ctx.Err() == nil {
 				m.Log.WarnContext(ctx, "workspace not looked after", "workspace", id, "error", err)
-				pause(ctx, attachPause)
+				pause(ctx, m.again)
 				marks.add(id)
 			}
 		}
@@ -119,7 +119,7 @@ func (m *ML) resume(ctx context.Context, w *store.Item[store.Source], item *stor
 			return err
 		}
 		kind, cluster = opAttach, p.Cluster
-	case strings.HasSuffix(r.Type, "/"+jobs) && r.State == notResponding && !m.followed(ctx, &r):
+	case strings.HasSuffix(r.Type, "/"+jobs) && !ended(r.State) && !m.followed(ctx, &r):
 		p, err := readJob(&r)
 		if err != nil {
 			return err
@@ -133,6 +133,12 @@ func (m *ML) resume(ctx context.Context, w *store.Item[store.Source], item *stor
 	} else if err != nil {
 		return err
 	}
+	return m.takeUp(ctx, kind, w, item)
+}
+
+// takeUp begins an operation on a resource that none works on.
+func (m *ML) takeUp(ctx context.Context, kind string, w *store.Item[store.Source], item *store.Item[store.Provided]) error {
+	r := item.Value
 	id, err := arm.ParseID(r.ID)
 	if err != nil {
 		return err

@@ -48,14 +48,14 @@ func labels(j *wire.Job) map[string]string {
 }
 
 // render makes the batch/v1 Job of a TrainingJob. An error is of kind Invalid:
-// what was asked for cannot run.
-func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.PersistentVolumeClaim) (*batchv1.Job, error) {
+// what was asked for cannot run. master is the address of the first node.
+func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.PersistentVolumeClaim, master string) (*batchv1.Job, error) {
 	j := &t.Spec.Job
 	resources, err := requirements(kind.Resources)
 	if err != nil {
 		return nil, err
 	}
-	env, err := environment(j)
+	env, err := environment(j, master)
 	if err != nil {
 		return nil, err
 	}
@@ -102,15 +102,23 @@ func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.Persis
 	return &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: name, Labels: labels(j)}, Spec: spec}, nil
 }
 
-// service gives the nodes of a job their names.
-func service(t *mlext.TrainingJob) *corev1.Service {
-	return &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: nameOf(&t.Spec.Job), Labels: labels(&t.Spec.Job)},
-		Spec: corev1.ServiceSpec{
-			ClusterIP: corev1.ClusterIPNone, Selector: map[string]string{mlext.JobLabel: t.Spec.Job.UID}, PublishNotReadyAddresses: true,
-			Ports: []corev1.ServicePort{{Name: "master", Port: masterPort, TargetPort: intstr.FromInt32(masterPort)}},
-		},
+// services let the nodes of a job find each other: each by its name
+// (<job>-<index>.<job>), and the first by an address of its own, which is there
+// before it runs and where the cluster has no DNS.
+func services(t *mlext.TrainingJob) (names, master *corev1.Service) {
+	j := &t.Spec.Job
+	ports := []corev1.ServicePort{{Name: "master", Port: masterPort, TargetPort: intstr.FromInt32(masterPort)}}
+	names = &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: nameOf(j), Labels: labels(j)},
+		Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, PublishNotReadyAddresses: true, Ports: ports,
+			Selector: map[string]string{mlext.JobLabel: j.UID}},
 	}
+	master = &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: nameOf(j) + "-master", Labels: labels(j)},
+		Spec: corev1.ServiceSpec{PublishNotReadyAddresses: true, Ports: ports,
+			Selector: map[string]string{mlext.JobLabel: j.UID, batchv1.JobCompletionIndexAnnotation: "0"}},
+	}
+	return names, master
 }
 
 func requirements(r wire.Resources) (corev1.ResourceRequirements, error) {
@@ -130,7 +138,7 @@ func requirements(r wire.Resources) (corev1.ResourceRequirements, error) {
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 // environment is the user's, and then what says which node of how many this is.
-func environment(j *wire.Job) ([]corev1.EnvVar, error) {
+func environment(j *wire.Job, master string) ([]corev1.EnvVar, error) {
 	var env []corev1.EnvVar
 	for _, name := range slices.Sorted(maps.Keys(j.Environment)) {
 		if !envName.MatchString(name) {
@@ -140,10 +148,6 @@ func environment(j *wire.Job) ([]corev1.EnvVar, error) {
 	}
 	add := func(name, value string) { env = append(env, corev1.EnvVar{Name: name, Value: value}) }
 	name := nameOf(j)
-	first := name + "-0." + name
-	if j.Nodes == 1 {
-		first = "localhost"
-	}
 	env = append(env, corev1.EnvVar{Name: "NODE_RANK", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: indexField}}})
 	add("AZUREML_NODE_COUNT", strconv.Itoa(j.Nodes))
 	add("AZUREML_RUN_ID", j.Name)
@@ -153,7 +157,7 @@ func environment(j *wire.Job) ([]corev1.EnvVar, error) {
 		add("RANK", "$(NODE_RANK)")
 		add("LOCAL_RANK", "0")
 		add("WORLD_SIZE", strconv.Itoa(j.Nodes))
-		add("MASTER_ADDR", first)
+		add("MASTER_ADDR", master)
 		add("MASTER_PORT", strconv.Itoa(masterPort))
 	case "tensorflow":
 		workers := make([]string, j.Nodes)

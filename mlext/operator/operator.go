@@ -269,18 +269,19 @@ func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.J
 		if claims, err = o.Kube.CoreV1().PersistentVolumeClaims(ns).List(ctx, metav1.ListOptions{LabelSelector: claimLabel + "=true"}); err != nil {
 			return nil, fmt.Errorf("list volume claims: %w", err)
 		}
-		job, err = render(t, kind, claims.Items)
+		master := "localhost"
+		if t.Spec.Job.Nodes > 1 {
+			if master, err = o.network(ctx, t); err != nil {
+				return nil, err
+			}
+		}
+		job, err = render(t, kind, claims.Items, master)
 	}
 	if trust.KindOf(err) == trust.Invalid {
 		return nil, o.fail(ctx, t, codeInvalid, err.Error())
 	}
 	if err != nil {
 		return nil, err
-	}
-	if t.Spec.Job.Nodes > 1 {
-		if _, err := o.Kube.CoreV1().Services(ns).Create(ctx, service(t), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return nil, fmt.Errorf("make Service: %w", err)
-		}
 	}
 	made, err := jobs.Create(ctx, job, metav1.CreateOptions{})
 	switch {
@@ -293,6 +294,24 @@ func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.J
 	}
 	o.Log.InfoContext(ctx, "job made", "job", t.Spec.Job.UID, "namespace", ns, "name", name)
 	return made, nil
+}
+
+// network makes the Services of a job of several nodes and gives the first
+// one's address.
+func (o *operator) network(ctx context.Context, t *mlext.TrainingJob) (string, error) {
+	kube := o.Kube.CoreV1().Services(t.Spec.Namespace)
+	names, master := services(t)
+	if _, err := kube.Create(ctx, names, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return "", fmt.Errorf("make Service: %w", err)
+	}
+	made, err := kube.Create(ctx, master, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		made, err = kube.Get(ctx, master.Name, metav1.GetOptions{})
+	}
+	if err != nil {
+		return "", fmt.Errorf("make Service: %w", err)
+	}
+	return made.Spec.ClusterIP, nil
 }
 
 // instanceType finds what a pod gets: the compute's own types first, then the
@@ -339,8 +358,11 @@ func (o *operator) stop(ctx context.Context, t *mlext.TrainingJob) error {
 		return fmt.Errorf("delete Job: %w", err)
 	}
 	if t.Spec.Job.Nodes > 1 {
-		if err := o.Kube.CoreV1().Services(t.Spec.Namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete Service: %w", err)
+		names, master := services(t)
+		for _, s := range []string{names.Name, master.Name} {
+			if err := o.Kube.CoreV1().Services(t.Spec.Namespace).Delete(ctx, s, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+				return fmt.Errorf("delete Service: %w", err)
+			}
 		}
 	}
 	return nil
