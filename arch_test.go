@@ -43,6 +43,7 @@ var arrows = map[string]string{
 	"mlext":           "trust authn mlext/wire",
 	"mlext/wire":      "",
 
+	"examples":            "",
 	"internal/pki":        "",
 	"internal/seal":       "",
 	"internal/logs":       "",

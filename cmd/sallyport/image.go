@@ -16,20 +16,21 @@ import (
 )
 
 func (a *app) image() *cobra.Command {
-	return a.noun("image", "Make the agents' container images, without a container engine.", a.imageSave(), a.imagePush())
+	return a.noun("image", "Make the container images of what runs in clusters, without a container engine.", a.imageSave(), a.imagePush())
 }
 
 // imageParts is what an image is made of.
 type imageParts struct {
-	name, source, binaries, roots string
-	platforms                     []string
+	name, program, source, binaries, roots string
+	platforms                              []string
 }
 
 func (p *imageParts) flags(f *flags) {
-	f.text(&p.name, "name", "n", "Name and tag. Default: "+defaultImage()+".")
+	f.StringVar(&p.program, "program", agentProgram, "sallyport-agent, or sallyport-ml: the ML extension.")
+	f.text(&p.name, "name", "n", "Name and tag. Default: "+defaultImage()+", and the like.")
 	f.many(&p.platforms, "platform", "", "linux/amd64 and linux/arm64. Default: both.")
-	f.text(&p.source, "source", "", "Folder of Sallyport's source, to build the agent with Go. Default: around this one.")
-	f.text(&p.binaries, "binaries", "", "Folder with sallyport-agent-linux-amd64 and sallyport-agent-linux-arm64, instead of building.")
+	f.text(&p.source, "source", "", "Folder of Sallyport's source, to build the program with Go. Default: around this one.")
+	f.text(&p.binaries, "binaries", "", "Folder with PROGRAM-linux-amd64 and PROGRAM-linux-arm64, instead of building.")
 	f.text(&p.roots, "roots", "", "PEM file of the roots inside, for servers with a public certificate. Default: this machine's.")
 }
 
@@ -97,7 +98,12 @@ func (a *app) imagePush() *cobra.Command {
 
 // agentImage collects what goes into the image, and builds what is not there.
 func (a *app) agentImage(ctx context.Context, p *imageParts) (*image.Agent, error) {
-	if p.name == "" {
+	switch {
+	case p.program != agentProgram && p.program != mlProgram:
+		return nil, usagef("argument --program: '%s' is neither %s nor %s", p.program, agentProgram, mlProgram)
+	case p.name == "" && p.program == mlProgram:
+		p.name = defaultMLImage()
+	case p.name == "":
 		p.name = defaultImage()
 	}
 	var platforms []string
@@ -107,7 +113,7 @@ func (a *app) agentImage(ctx context.Context, p *imageParts) (*image.Agent, erro
 	if len(platforms) == 0 {
 		platforms = []string{"linux/amd64", "linux/arm64"}
 	}
-	agent := &image.Agent{Binaries: map[string][]byte{}, Version: version}
+	agent := &image.Agent{Program: p.program, Binaries: map[string][]byte{}, Version: version}
 	var err error
 	if agent.Roots, err = systemRoots(p.roots); err != nil {
 		return nil, err
@@ -121,14 +127,14 @@ func (a *app) agentImage(ctx context.Context, p *imageParts) (*image.Agent, erro
 			return nil, usagef("argument --platform: '%s' is neither linux/amd64 nor linux/arm64", platform)
 		}
 		if p.binaries != "" {
-			path := filepath.Join(p.binaries, "sallyport-agent-linux-"+arch)
+			path := filepath.Join(p.binaries, p.program+"-linux-"+arch)
 			if agent.Binaries[arch], err = os.ReadFile(path); err != nil {
-				return nil, trust.Errorf(trust.Invalid, "the agent's binary %s cannot be read", path).Because(err)
+				return nil, trust.Errorf(trust.Invalid, "the binary %s cannot be read", path).Because(err)
 			}
 			continue
 		}
-		a.busy.doing("Building sallyport-agent for "+platform, "go build of sallyport-agent for "+platform)
-		if agent.Binaries[arch], err = buildAgent(ctx, p.source, arch); err != nil {
+		a.busy.doing("Building "+p.program+" for "+platform, "go build of "+p.program+" for "+platform)
+		if agent.Binaries[arch], err = buildProgram(ctx, p.source, p.program, arch); err != nil {
 			return nil, err
 		}
 	}
@@ -152,25 +158,31 @@ func systemRoots(path string) ([]byte, error) {
 	return nil, nil
 }
 
-// buildAgent compiles the agent for Linux with Go.
-func buildAgent(ctx context.Context, source, arch string) ([]byte, error) {
+// The programs that run in clusters.
+const (
+	agentProgram = "sallyport-agent"
+	mlProgram    = "sallyport-ml"
+)
+
+// buildProgram compiles one for Linux with Go.
+func buildProgram(ctx context.Context, source, program, arch string) ([]byte, error) {
 	source, err := findSource(source)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "sallyport-agent-*")
+	dir, err := os.MkdirTemp("", program+"-*")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "sallyport-agent")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./cmd/sallyport-agent")
+	out := filepath.Join(dir, program)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./cmd/"+program)
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOFLAGS=-buildvcs=false")
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
-		e := trust.Errorf(trust.Unavailable, "the agent for linux/%s was not built: %s", arch, strings.TrimSpace(said.String())).Because(err)
+		e := trust.Errorf(trust.Unavailable, "%s for linux/%s was not built: %s", program, arch, strings.TrimSpace(said.String())).Because(err)
 		if errors.Is(err, exec.ErrNotFound) {
 			e.Hint = "install Go, or give --binaries FOLDER"
 		}

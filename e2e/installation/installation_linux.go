@@ -22,13 +22,13 @@ import (
 	"github.com/sallyport/sallyport/internal/devcluster"
 )
 
-// Build makes the three binaries in dir, as a release does.
+// Build makes the four binaries in dir, as a release does.
 func Build(ctx context.Context, dir string) error {
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return fmt.Errorf("find the module: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "./cmd/sallyport", "./cmd/sallyportd", "./cmd/sallyport-agent")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "./cmd/sallyport", "./cmd/sallyportd", "./cmd/sallyport-agent", "./cmd/sallyport-ml")
 	cmd.Dir = strings.TrimSpace(string(root))
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -31,6 +31,7 @@ import (
 
 // Agent is what goes into an image.
 type Agent struct {
+	Program  string            // sallyport-agent, sallyport-ml
 	Binaries map[string][]byte // by architecture: amd64, arm64
 	Roots    []byte            // PEM: the system's roots inside; may be empty
 	Version  string
@@ -61,7 +62,7 @@ func Index(a Agent) (v1.ImageIndex, error) {
 }
 
 func (a Agent) image(arch string) (v1.Image, error) {
-	files := []file{{"sallyport-agent", 0o755, a.Binaries[arch]}, {"etc/passwd", 0o644, []byte("sallyport:x:65532:65532::/:/sbin/nologin\n")}}
+	files := []file{{a.Program, 0o755, a.Binaries[arch]}, {"etc/passwd", 0o644, []byte("sallyport:x:65532:65532::/:/sbin/nologin\n")}}
 	if len(a.Roots) > 0 {
 		files = append(files, file{"etc/ssl/certs/ca-certificates.crt", 0o644, a.Roots})
 	}
@@ -85,8 +86,8 @@ func (a Agent) image(arch string) (v1.Image, error) {
 	config = config.DeepCopy()
 	config.OS, config.Architecture, config.Created = "linux", arch, v1.Time{Time: epoch}
 	config.Config = v1.Config{
-		User: user, Entrypoint: []string{"/sallyport-agent"}, WorkingDir: "/", Env: []string{"PATH=/"},
-		Labels: map[string]string{"org.opencontainers.image.title": "sallyport-agent", "org.opencontainers.image.version": a.Version, "org.opencontainers.image.licenses": "Apache-2.0"},
+		User: user, Entrypoint: []string{"/" + a.Program}, WorkingDir: "/", Env: []string{"PATH=/"},
+		Labels: map[string]string{"org.opencontainers.image.title": a.Program, "org.opencontainers.image.version": a.Version, "org.opencontainers.image.licenses": "Apache-2.0"},
 	}
 	return mutate.ConfigFile(img, config)
 }

@@ -19,7 +19,7 @@ import (
 )
 
 func sample() Agent {
-	return Agent{Binaries: map[string][]byte{"amd64": []byte("binary for amd64"), "arm64": []byte("binary for arm64")}, Roots: []byte("roots"), Version: "v1"}
+	return Agent{Program: "sallyport-agent", Binaries: map[string][]byte{"amd64": []byte("binary for amd64"), "arm64": []byte("binary for arm64")}, Roots: []byte("roots"), Version: "v1"}
 }
 
 // files unpacks a tar.

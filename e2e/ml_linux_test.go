@@ -1,0 +1,416 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/e2e/installation"
+	"github.com/sallyport/sallyport/internal/devcluster"
+	"github.com/sallyport/sallyport/mlext/wire"
+)
+
+const (
+	mlVersion  = "2024-04-01"
+	mlImage    = "dev.sallyport.test/sallyport-ml:1"
+	trainImage = "dev.sallyport.test/train:1"
+	mlworkload = "Microsoft.MachineLearningServices/workspaces/mlworkload"
+)
+
+// ml is the shared world with workspaces and the extension in its cluster.
+type ml struct {
+	*world
+	t *testing.T
+}
+
+func (m *ml) cli(args ...string) string {
+	m.t.Helper()
+	out, err := m.CLI(m.t.Context(), args...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return out
+}
+
+// refused is a command that must fail and say so.
+func (m *ml) refused(says string, args ...string) {
+	m.t.Helper()
+	if out, err := m.CLI(m.t.Context(), args...); err == nil || !strings.Contains(err.Error(), says) {
+		m.t.Fatalf("%v: want a failure that says %q, got %v\n%s", args, says, err, out)
+	}
+}
+
+func (m *ml) kubectl(args ...string) string {
+	m.t.Helper()
+	out, err := m.Cluster.Kubectl(m.t.Context(), args...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return out
+}
+
+// in adds where a workspace's things are.
+func (m *ml) in(workspace string, args ...string) []string {
+	return append(args, "-g", m.GroupName(), "-w", workspace)
+}
+
+func (m *ml) workspaceID(name string) string {
+	return m.Group + "/providers/Microsoft.MachineLearningServices/workspaces/" + name
+}
+
+// submit writes a job's YAML and creates it.
+func (m *ml) submit(name, command, more string) {
+	m.t.Helper()
+	file := m.Path(name + ".yaml")
+	text := fmt.Sprintf("type: command\ncommand: %s\nenvironment: %s\ncompute: azureml:k8s\n%s", command, trainImage, more)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	m.cli(m.in("trainer", "ml", "job", "create", "-f", file, "-n", name, "-o", "none")...)
+}
+
+type jobState struct {
+	status, code, reason string
+	more                 map[string]string
+}
+
+func (m *ml) job(ctx context.Context, name string) (jobState, error) {
+	arm, err := m.ARM()
+	if err != nil {
+		return jobState{}, err
+	}
+	raw, err := arm.Get(ctx, m.workspaceID("trainer")+"/jobs/"+name, mlVersion)
+	if err != nil {
+		return jobState{}, err
+	}
+	var job struct {
+		Properties struct {
+			Status     string
+			Properties map[string]string
+		}
+	}
+	err = json.Unmarshal(raw, &job)
+	p := job.Properties.Properties
+	return jobState{job.Properties.Status, p["statusCode"], p["statusReason"], p}, err
+}
+
+// until waits for a state of a job, and for a reason if one is given.
+func (m *ml) until(name, status, reason string) jobState {
+	m.t.Helper()
+	var last jobState
+	eventually(m.t, "job "+name+" is "+status, 90*time.Second, func(ctx context.Context) (err error) {
+		if last, err = m.job(ctx, name); err == nil && (last.status != status || !strings.Contains(last.reason, reason)) {
+			err = fmt.Errorf("it is %+v", last)
+		}
+		return err
+	})
+	return last
+}
+
+// log reads a job's log so far.
+func (m *ml) log(ctx context.Context, name, file string) (string, error) {
+	arm, err := m.ARM()
+	if err != nil {
+		return "", err
+	}
+	res, err := arm.Do(ctx, client.Request{Method: http.MethodPost, Path: m.workspaceID("trainer") + "/jobs/" + name + "/getLogs", Version: mlVersion,
+		Body: map[string]any{"file": file}})
+	if err != nil {
+		return "", err
+	}
+	var part struct{ Content string }
+	return part.Content, json.Unmarshal(res.Body, &part)
+}
+
+func (m *ml) images() {
+	m.t.Helper()
+	dir := m.t.TempDir()
+	cmd := exec.CommandContext(m.t.Context(), "go", "build", "-o", dir, "../examples/train")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		m.t.Fatalf("%v\n%s", err, out)
+	}
+	for _, image := range []devcluster.Image{
+		{Name: mlImage, Files: []devcluster.ImageFile{{Path: "/sallyport-ml", From: m.Program("sallyport-ml")}}, Entrypoint: []string{"/sallyport-ml"}},
+		{Name: trainImage, Files: []devcluster.ImageFile{{Path: "/train", From: filepath.Join(dir, "train")}}, Entrypoint: []string{"/train"}},
+	} {
+		if err := m.Cluster.AddImage(m.t.Context(), image); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// A workspace trains on a real node, through the gateway and the extension.
+func TestAWorkspaceTrains(t *testing.T) {
+	w := start(t)
+	if w.nodes == 0 {
+		t.Skip("no real node: containers do not run")
+	}
+	m := &ml{w, t}
+	m.images()
+	m.cli("ml", "workspace", "create", "-g", m.GroupName(), "-n", "trainer", "-o", "none")
+	m.kubectl("create", "namespace", "training")
+	m.kubectl("create", "namespace", wire.Namespace)
+	attach := m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "k8s", "--resource-id", m.ClusterID(), "--namespace", "training", "-o", "none")
+
+	// What is missing is said in order, with what to type.
+	m.refused("sallyport aks trustedaccess rolebinding create", attach...)
+	m.refused("TrustedAccessRoleBindingNotFound", m.in("trainer", "ml", "job", "create", "-f", m.jobFile(), "-n", "early")...)
+	m.cli("cluster", "accept-roles", "-g", m.GroupName(), "-n", m.Name, "--kubeconfig", m.Cluster.Kubeconfig(), "--kube-context", "dev",
+		"--roles", mlworkload, "--namespace", wire.Namespace, "--apply", "--yes", "-o", "none")
+	eventually(t, "the server knows of the acceptance", time.Minute, func(ctx context.Context) error {
+		out, err := m.CLI(ctx, "cluster", "status", "-g", m.GroupName(), "-n", m.Name, "-o", "json")
+		if err == nil && !strings.Contains(strings.ToLower(out), strings.ToLower(mlworkload)) {
+			err = fmt.Errorf("status %s", out)
+		}
+		return err
+	})
+	m.bind("trainer")
+	eventually(t, "the compute is tried again by itself", time.Minute, func(ctx context.Context) error {
+		out, err := m.CLI(ctx, m.in("trainer", "ml", "compute", "show", "-n", "k8s", "--query", "provisioningErrors[0].error.code", "-o", "tsv")...)
+		if err == nil && out != "ExtensionNotInstalled" {
+			err = fmt.Errorf("its error is %q", out)
+		}
+		return err
+	})
+	m.install("training")
+	m.refused("NamespaceRefused", append(m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "wrong"), "--resource-id", m.ClusterID(), "--namespace", "default")...)
+	m.cli(attach...)
+
+	m.whole()
+	m.failing()
+	m.several()
+	m.isolated()
+	m.withoutBinding()
+}
+
+func (m *ml) jobFile() string {
+	file := m.Path("early.yaml")
+	if err := os.WriteFile(file, []byte("type: command\ncommand: /train\nenvironment: "+trainImage+"\ncompute: k8s\n"), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	return file
+}
+
+func (m *ml) bind(workspace string) {
+	m.t.Helper()
+	m.cli("aks", "trustedaccess", "rolebinding", "create", "-g", m.GroupName(), "--cluster-name", m.Name, "-n", "ml-"+workspace,
+		"--source-resource-id", m.workspaceID(workspace), "--roles", mlworkload, "-o", "none")
+}
+
+// install applies the extension's manifest with the owner's rights.
+func (m *ml) install(namespace string) {
+	m.t.Helper()
+	manifest := m.cli(m.in("trainer", "ml", "extension", "manifest", "--cluster-name", m.Name, "--namespace", namespace, "--image", mlImage)...)
+	if err := m.Cluster.Apply(m.t.Context(), manifest); err != nil {
+		m.t.Fatal(err)
+	}
+	m.kubectl("rollout", "status", "-n", wire.Namespace, "deployment/sallyport-ml-gateway", "deployment/sallyport-ml-operator", "--timeout=90s")
+}
+
+// whole: lines are readable while the job runs, it can be canceled, one that
+// ends is Completed, and its log stays when its pod is gone.
+func (m *ml) whole() {
+	m.submit("long", "/train -steps 0 -pace 20ms", "")
+	m.until("long", "Running", "")
+	seen := 0
+	for range 2 { // and more of it while it runs
+		eventually(m.t, "new lines are there while the job runs", time.Minute, func(ctx context.Context) error {
+			text, err := m.log(ctx, "long", "node-0/attempt-0")
+			if n := strings.Count(text, "\n"); err == nil && n <= seen {
+				err = fmt.Errorf("%d lines", n)
+			} else if err == nil {
+				seen = n
+			}
+			return err
+		})
+	}
+	if s, err := m.job(m.t.Context(), "long"); err != nil || s.status != "Running" {
+		m.t.Fatalf("it is %+v, %v", s, err)
+	}
+	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "long")...)
+	m.until("long", "Canceled", "")
+
+	m.submit("short", "/train -steps 2000", "")
+	out := m.cli(m.in("trainer", "ml", "job", "stream", "-n", "short")...)
+	if !strings.HasPrefix(out, "step 0 loss") || !strings.HasSuffix(out, "nodes=1") {
+		m.t.Errorf("stream: %.300q", out)
+	}
+	s := m.until("short", "Completed", "")
+	if s.more["node-0.exitCode"] != "0" || s.more["node-0.host"] == "" || s.more["EndTimeUtc"] == "" {
+		m.t.Errorf("job %+v", s)
+	}
+	m.kubectl("delete", "pods", "-n", "training", "--all", "--wait")
+	dir := m.t.TempDir()
+	m.cli(m.in("trainer", "ml", "job", "download", "-n", "short", "--download-path", dir, "-o", "none")...)
+	kept, err := os.ReadFile(filepath.Join(dir, "short", "logs", "node-0", "attempt-0.log"))
+	if err != nil || strings.TrimSpace(string(kept)) != out {
+		m.t.Errorf("kept %.300q, %v", kept, err)
+	}
+}
+
+// failing: exit codes, retries and reasons to wait come through.
+func (m *ml) failing() {
+	m.submit("broken", "/train -steps 1 -exit 3", "retry_settings: {max_retries: 1}\n")
+	s := m.until("broken", "Failed", "exit code 3")
+	if s.code != "UserProgramFailed" || s.more["node-0.attempt"] != "1" {
+		m.t.Errorf("job %+v", s)
+	}
+	if text, err := m.log(m.t.Context(), "broken", "node-0/attempt-1"); err != nil || !strings.Contains(text, "step 0") {
+		m.t.Errorf("log of the second attempt: %q, %v", text, err)
+	}
+	if err := m.Cluster.Apply(m.t.Context(), `{apiVersion: amlarc.azureml.com/v1alpha1, kind: InstanceType, metadata: {name: huge},
+		spec: {resources: {requests: {cpu: "500", memory: 1Gi}, limits: {cpu: "500", memory: 1Gi}}}}`); err != nil {
+		m.t.Fatal(err)
+	}
+	m.submit("pends", "/train", "resources: {instance_type: huge}\n")
+	if s := m.until("pends", "Queued", "Insufficient cpu"); s.code != "PodUnschedulable" {
+		m.t.Errorf("job %+v", s)
+	}
+	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "pends")...)
+	m.submit("slow", "/train -steps 0 -pace 20ms", "limits: {timeout: 2}\n")
+	m.until("slow", "Failed", "limits.timeout")
+	m.submit("unknown", "/train", "resources: {instance_type: none}\n")
+	m.until("unknown", "Failed", "there are huge, defaultinstancetype")
+}
+
+// several nodes exchange data: each ends with the same model, of all their data.
+func (m *ml) several() {
+	m.submit("both", "/train -steps 2000", "resources: {instance_count: 2}\ndistribution: {type: pytorch}\n")
+	m.until("both", "Completed", "")
+	var models []string
+	for _, node := range []string{"node-0", "node-1"} {
+		eventually(m.t, "the log of "+node+" is whole", time.Minute, func(ctx context.Context) error {
+			text, err := m.log(ctx, "both", node+"/attempt-0")
+			lines := strings.Split(strings.TrimSpace(text), "\n")
+			if last := lines[len(lines)-1]; err == nil && !strings.HasSuffix(last, "nodes=2") {
+				err = fmt.Errorf("its last line is %q", last)
+			} else if err == nil {
+				models = append(models, last)
+			}
+			return err
+		})
+	}
+	if models[0] != models[1] || !strings.Contains(models[0], "w=2.9999") {
+		m.t.Errorf("models %v", models)
+	}
+}
+
+// isolated: another bound workspace, a source that holds services/proxy, and
+// whoever has no token at all reach nothing of the first workspace.
+func (m *ml) isolated() {
+	ctx := m.t.Context()
+	m.submit("private", "/train -steps 0 -pace 20ms", "")
+	m.until("private", "Running", "")
+	uid := m.kubectl("get", "trainingjobs", "-n", wire.Namespace, "-o", `jsonpath={.items[?(@.spec.job.name=="private")].spec.job.uid}`)
+	compute := m.kubectl("get", "computes", "-n", wire.Namespace, "-o", `jsonpath={.items[0].spec.uid}`)
+	other, err := m.NewService(ctx, "Microsoft.MachineLearningServices/workspaces", "other")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.bind("other")
+	third, _, _ := m.service(m.t, deployer) // holds services/proxy
+	hc := m.HTTP(2)
+	defer hc.CloseIdleConnections()
+	ask := func(s *installation.Service, own, method, path, body string) (int, string) {
+		m.t.Helper()
+		token, err := s.Token(ctx)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(ctx, method, m.URL+"/clusters/"+m.UID+wire.ProxyPath+wire.Prefix+path, strings.NewReader(body))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		if own != "" {
+			req.Header.Set(wire.TokenHeader, own)
+		}
+		res, err := hc.Do(req)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		defer res.Body.Close()
+		var e struct {
+			Kind string
+			Code any
+		}
+		if err := json.NewDecoder(res.Body).Decode(&e); err != nil {
+			m.t.Fatal(err)
+		}
+		if e.Kind == "Status" { // the gateway itself: no binding covers the request
+			return res.StatusCode, e.Kind
+		}
+		return res.StatusCode, fmt.Sprint(e.Code)
+	}
+	extension := func(s *installation.Service) string {
+		token, err := s.Credential.Token(ctx, wire.Audience(m.URL, m.UID)+"/.default", false)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return token
+	}
+	gateway, err := other.Token(ctx)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if status, code := ask(other, extension(other), "GET", "/health", ""); status != 200 {
+		m.t.Fatalf("the other workspace itself: %d %s", status, code)
+	}
+	calls := []struct{ method, path, body string }{
+		{"GET", "/jobs/" + uid, ""}, {"DELETE", "/jobs/" + uid, ""}, {"POST", "/jobs/" + uid + "/cancel", ""},
+		{"GET", "/jobs/" + uid + "/logs", ""}, {"GET", "/jobs/" + uid + "/logs/node-0/attempt-0", ""}, {"DELETE", "/computes/" + compute, ""},
+		{"PUT", "/computes/" + compute, `{"name":"k8s","namespace":"training"}`},
+		{"PUT", "/jobs/00000000-0000-4000-8000-000000000000", `{"name":"x","compute":"` + compute + `","image":"i","command":"c","nodes":1}`},
+	}
+	for _, c := range calls {
+		if status, code := ask(other, extension(other), c.method, c.path, c.body); status != 404 && status != 409 {
+			m.t.Errorf("another workspace: %s %s: %d %s", c.method, c.path, status, code)
+		}
+		for who, own := range map[string]string{"without a token": "", "with a token for the gateway": gateway} {
+			if status, code := ask(third, own, c.method, c.path, c.body); status != 401 && (status != 403 || code != "Status") {
+				m.t.Errorf("a source with services/proxy %s: %s %s: %d %s", who, c.method, c.path, status, code)
+			}
+		}
+		if status, code := ask(third, extension(third), c.method, c.path, c.body); status != 403 {
+			m.t.Errorf("a source that is no workspace: %s %s: %d %s", c.method, c.path, status, code)
+		}
+	}
+	if s, err := m.job(ctx, "private"); err != nil || s.status != "Running" {
+		m.t.Errorf("the job is %+v, %v", s, err)
+	}
+}
+
+// withoutBinding: the operation stops and says why, what runs goes on, and with
+// a binding the job is followed again.
+func (m *ml) withoutBinding() {
+	m.cli("aks", "trustedaccess", "rolebinding", "delete", "-g", m.GroupName(), "--cluster-name", m.Name, "-n", "ml-trainer", "--yes")
+	m.until("private", "NotResponding", "no trusted access role binding")
+	m.refused("TrustedAccessRoleBindingNotFound", m.in("trainer", "ml", "job", "cancel", "-n", "private")...)
+	if phase := m.kubectl("get", "pods", "-n", "training", "-l", "ml.sallyport.dev/job", "--field-selector=status.phase=Running", "-o", "name"); phase == "" {
+		m.t.Error("what ran in the cluster has ended")
+	}
+	m.bind("trainer")
+	eventually(m.t, "the job is followed again", time.Minute, func(ctx context.Context) error {
+		s, err := m.job(ctx, "private")
+		if err == nil && s.status == "NotResponding" {
+			err = fmt.Errorf("it is %+v", s)
+		}
+		return err
+	})
+	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "private")...)
+	m.until("private", "Canceled", "")
+	m.cli(m.in("trainer", "ml", "compute", "detach", "-n", "k8s", "--yes")...)
+	if left := m.kubectl("get", "computes", "-n", wire.Namespace, "-o", "name"); left != "" {
+		m.t.Errorf("left in the cluster: %s", left)
+	}
+	m.cli("ml", "workspace", "delete", "-g", m.GroupName(), "-n", "trainer", "--yes")
+}
