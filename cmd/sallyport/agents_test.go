@@ -19,6 +19,7 @@ import (
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/mandate"
+	"github.com/sallyport/sallyport/netenv/probe"
 	"github.com/sallyport/sallyport/trust"
 )
 
@@ -108,8 +109,12 @@ func (f *fakeAgents) take(ctx context.Context, a *client.Agent, agent string, si
 	f.mu.Lock()
 	f.held[agent] = s.Floor()
 	f.mu.Unlock()
-	if _, err := a.Ask(ctx, mandate.NewNonce(), s.Floor()); err != nil || agent == "proxy" {
+	if _, err := a.Ask(ctx, mandate.NewNonce(), s.Floor()); err != nil {
 		return err
+	}
+	if agent == "proxy" { // as if its owner allowed a look at one name
+		return a.Probe(ctx, probe.Report{Kind: probe.Kind, Cluster: string(f.uid), DNSServers: []string{"10.0.0.10"},
+			Names: []probe.Name{{Name: "fraudstore.blob.core.windows.net", Addresses: []string{"10.20.1.6"}}}})
 	}
 	report := mandate.Report{Epoch: s.Epoch, Revision: s.Revision, KubernetesVersion: "v1.36.3", Nodes: 1}
 	for _, r := range trust.Published() {
