@@ -142,6 +142,11 @@ func compare(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "%s\n%s\n%d rounds of %v, path %s\n", machine(), w.backend, o.rounds, o.duration, o.path)
+	idle, err := w.idle(ctx, contenders)
+	if err != nil {
+		return err
+	}
+	printIdle(out, contenders, idle)
 	results := newResults(contenders, o.concurrency)
 	if err := w.rounds(ctx, contenders, results); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -139,6 +140,19 @@ func (r *results) print(out io.Writer) {
 	}
 	_ = t.Flush()
 	r.verdict(out, rows)
+}
+
+// printIdle writes what each way costs while nobody asks.
+func printIdle(out io.Writer, contenders []contender, idle map[string]float64) {
+	var each []string
+	for _, c := range contenders {
+		if ms, ok := idle[c.name]; ok {
+			each = append(each, fmt.Sprintf("%s %.1f", c.name, ms))
+		}
+	}
+	if len(each) > 0 {
+		fmt.Fprintf(out, "CPU while nobody asks, in ms a second: %s\n", strings.Join(each, ", "))
+	}
 }
 
 func ratio(f float64) string {

@@ -230,6 +230,42 @@ func (w *world) turn(ctx context.Context, c contender, callers int) (turn, error
 	return t, nil
 }
 
+// idleTime is how long nobody asks, before the first round.
+const idleTime = 3 * time.Second
+
+// idle is what each way's own processes use of a CPU's time while nobody asks, in
+// milliseconds a second. It is a part of their CPU per request, the larger the
+// fewer requests there are.
+func (w *world) idle(ctx context.Context, contenders []contender) (map[string]float64, error) {
+	before := map[string]map[string]time.Duration{}
+	for _, c := range contenders {
+		times, err := cpuTimes(c.parts)
+		if err != nil {
+			return nil, err
+		}
+		before[c.name] = times
+	}
+	select {
+	case <-time.After(idleTime):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	out := map[string]float64{}
+	for _, c := range contenders {
+		if c.name == w.server.name || len(c.parts) == 0 {
+			continue
+		}
+		after, err := cpuTimes(c.parts)
+		if err != nil {
+			return nil, err
+		}
+		for part, d := range after {
+			out[c.name] += float64((d - before[c.name][part]).Microseconds()) / 1000 / idleTime.Seconds()
+		}
+	}
+	return out, nil
+}
+
 // clockTick is the unit of /proc/PID/stat; Linux has had no other for users.
 const clockTick = 10 * time.Millisecond
 

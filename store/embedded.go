@@ -18,9 +18,10 @@ import (
 )
 
 // The embedded etcd's settings. One member has nobody to wait for, so a short
-// election only makes the start quick.
+// election only makes the start quick; a tick wakes the process, so there are as
+// few of them as etcd allows for that.
 const (
-	tickMillis     = 10
+	tickMillis     = 20
 	electionMillis = 100
 	compaction     = "5m"
 	quotaBytes     = 8 << 30
