@@ -66,16 +66,16 @@ type Config struct {
 	ExtraEtcdFlags      []string
 }
 
-// maxNodes bounds the links of the full mesh between nodes.
-const maxNodes = 3
+// MaxNodes bounds the links of the full mesh between nodes.
+const MaxNodes = 3
 
 // complete checks c and fills in what follows from other fields.
 func (c *Config) complete() error {
 	if runtime.GOOS != "linux" {
 		return fmt.Errorf("a cluster of one's own needs Linux (this is %s): use a cluster that exists with --kubeconfig FILE --context NAME", runtime.GOOS)
 	}
-	if c.Nodes < 0 || c.Nodes > maxNodes {
-		return fmt.Errorf("nodes: %d is not between 0 and %d", c.Nodes, maxNodes)
+	if c.Nodes < 0 || c.Nodes > MaxNodes {
+		return fmt.Errorf("nodes: %d is not between 0 and %d", c.Nodes, MaxNodes)
 	}
 	switch c.AuditLevel {
 	case "", "Metadata", "Request", "RequestResponse":

@@ -11,8 +11,8 @@ import (
 // What building and running need, measured with `make up` on two cores.
 const (
 	mib                = 1 << 20
-	buildDisk          = 4 << 30 // Kubernetes from source: build cache and binary
-	runDisk            = 400 * mib
+	buildDisk          = 4 << 30   // Kubernetes from source: build cache and binary
+	runDisk            = 600 * mib // 400 used, and what the store wants to have free
 	buildMemory        = 3 << 30
 	runMemory          = 1 << 30
 	kubernetesMinutes  = 8 // cold, two cores
@@ -24,6 +24,7 @@ const (
 // plan is what `up` is about to do, shown before it does it.
 type plan struct {
 	Folder     string
+	Before     string // what becomes of an earlier run; "": there is none
 	Kubernetes string // "built already", "will be built from source", a path
 	Build      bool   // Kubernetes must be built
 	Nodes      int
@@ -76,6 +77,7 @@ func (p *plan) show(t *teller, free resources) {
 	t.heading("Sallyport up: a private cluster, a gateway, and the story of one binding")
 	for _, row := range [][2]string{
 		{"folder", p.Folder},
+		{"before", p.Before},
 		{"Kubernetes", p.Kubernetes},
 		{"nodes", nodes},
 		{"time", fmt.Sprintf("about %d min with cold caches on two cores, less with warm ones", p.minutes())},
@@ -84,7 +86,9 @@ func (p *plan) show(t *teller, free resources) {
 		{"ports", "one for Sallyport and one for the API server, chosen free, loopback only"},
 		{"running as", user + ", " + runtime.GOOS + "/" + runtime.GOARCH},
 	} {
-		t.line("  %-11s %s", row[0], row[1])
+		if row[1] != "" {
+			t.line("  %-11s %s", row[0], row[1])
+		}
 	}
 }
 

@@ -2,16 +2,20 @@ package up
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/devcluster"
 )
 
 func TestPlanStopsBeforeBuildingWhenSomethingIsMissing(t *testing.T) {
 	p := &plan{Folder: "/somewhere", Build: true}
 	p.check(resources{disk: 1 << 30, memory: 1 << 30})
 	err := p.err()
-	if err == nil || !strings.Contains(err.Error(), "disk: 1.0 GiB free at /somewhere, 4.4 GiB needed") || !strings.Contains(err.Error(), "memory: 1.0 GiB free, 3.0 GiB needed") {
+	if err == nil || !strings.Contains(err.Error(), "disk: 1.0 GiB free at /somewhere, 4.6 GiB needed") || !strings.Contains(err.Error(), "memory: 1.0 GiB free, 3.0 GiB needed") {
 		t.Errorf("got %v", err)
 	}
 	p = &plan{Folder: "/somewhere"}
@@ -19,6 +23,25 @@ func TestPlanStopsBeforeBuildingWhenSomethingIsMissing(t *testing.T) {
 	p.check(resources{})
 	if err := p.err(); err != nil {
 		t.Errorf("enough, or unknown, must not stop: %v", err)
+	}
+}
+
+// What would fail must fail before an earlier run is removed for it.
+func TestPlanSaysWhatBecomesOfAnEarlierRun(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, marker), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	_, err := begin(t.Context(), Options{Dir: dir, Nodes: devcluster.MaxNodes + 1, Devcluster: dir, Out: &out}, false)
+	if err == nil || !strings.Contains(err.Error(), "nodes: 4 were asked for, there may be 3") {
+		t.Errorf("got %v", err)
+	}
+	if !strings.Contains(out.String(), "what an earlier run left there is stopped and removed first") {
+		t.Errorf("the plan says\n%s", &out)
+	}
+	if _, err := os.Stat(filepath.Join(dir, marker)); err != nil {
+		t.Error("the earlier run was removed for nothing")
 	}
 }
 

@@ -183,6 +183,9 @@ func (s *story) startCluster(ctx context.Context, o Options, p *plan, detached b
 // planFor looks at what there is.
 func planFor(ctx context.Context, o Options, dir string) (*plan, error) {
 	p := &plan{Folder: dir, Root: os.Getuid() == 0, Nodes: o.Nodes, Kubernetes: "built before, from the cache"}
+	if _, err := os.Stat(filepath.Join(dir, marker)); err == nil {
+		p.Before = "what an earlier run left there is stopped and removed first"
+	}
 	if o.Kubeconfig != "" || o.Context != "" {
 		p.Nodes, p.NoNodes = 0, "your cluster's own"
 		p.Kubernetes = "context " + o.Context + " of " + o.Kubeconfig
@@ -199,6 +202,8 @@ func planFor(ctx context.Context, o Options, dir string) (*plan, error) {
 	}
 	ok, why := devcluster.CanRunNodes()
 	switch {
+	case o.Nodes > devcluster.MaxNodes:
+		p.Missing = append(p.Missing, fmt.Sprintf("nodes: %d were asked for, there may be %d", o.Nodes, devcluster.MaxNodes))
 	case o.Nodes < 0 && ok:
 		p.Nodes = 1
 	case o.Nodes < 0:
@@ -269,7 +274,7 @@ func (s *story) downCommand() string {
 	if s.path() == filepath.Join(s.from, ".sallyport") {
 		return "make down"
 	}
-	return "sallyport down --dir " + s.dir
+	return s.shown([]string{s.program("sallyport"), "down", "--dir", s.dir})
 }
 
 // afterwards says where everything is and what to type next.
