@@ -87,25 +87,32 @@ func (s *server) run(parent context.Context) error {
 	return why
 }
 
-// open lets callers in.
-func (s *server) open(ctx, opened context.Context, doors *crew) error {
+// beforeCallers makes what the first caller needs.
+func (s *server) beforeCallers(ctx context.Context) error {
 	if s.plays("control") {
 		if err := s.keepAdministrator(ctx); err != nil {
 			return err
 		}
 	}
 	if s.asked != nil {
-		if err := s.asked.wait(ctx); err != nil {
-			return err
-		}
+		return s.asked.wait(ctx)
+	}
+	return nil
+}
+
+// open lets callers in. It takes the port first: one that is taken should be
+// known before a first start has made anything.
+func (s *server) open(ctx, opened context.Context, doors *crew) error {
+	listener, err := listen(ctx, s.Config)
+	if err != nil {
+		return err
+	}
+	if err := s.beforeCallers(ctx); err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	if s.peers != nil {
 		doors.start(opened, "peers", serving(newPeerServer(opened, s.gateway.PeerHandler(), s.log), tls.NewListener(s.peers.listener, s.peers.server)))
 		s.log.InfoContext(ctx, "listening for peers", "address", s.peers.listener.Addr().String(), "reached at", s.peers.address)
-	}
-	listener, err := listen(ctx, s.Config)
-	if err != nil {
-		return err
 	}
 	routes := s.routes(opened)
 	public := newServer(opened, routes, s.tunnels(opened), s.log)

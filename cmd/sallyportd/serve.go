@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/arm"
@@ -175,6 +176,9 @@ func term(conn *tls.Conn, opened *x509.Certificate, agents *x509.CertPool, now f
 // listen opens the public port and says where, for whoever asked for port 0.
 func listen(ctx context.Context, c *Config) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("another program listens on %s: stop it, or give another address as 'listen'", c.Listen)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
