@@ -31,7 +31,7 @@ func (p *imageParts) flags(f *flags) {
 	f.many(&p.platforms, "platform", "", "linux/amd64 and linux/arm64. Default: both.")
 	f.text(&p.source, "source", "", "Folder of Sallyport's source, to build the program with Go. Default: around this one.")
 	f.text(&p.binaries, "binaries", "", "Folder with PROGRAM-linux-amd64 and PROGRAM-linux-arm64, instead of building.")
-	f.text(&p.roots, "roots", "", "PEM file of the roots inside, for servers with a public certificate. Default: this machine's.")
+	f.text(&p.roots, "roots", "", "PEM file of the roots inside, instead of those that are pinned in the program (Mozilla's).")
 }
 
 func (a *app) imageSave() *cobra.Command {
@@ -115,11 +115,10 @@ func (a *app) agentImage(ctx context.Context, p *imageParts) (*image.Agent, erro
 	}
 	agent := &image.Agent{Program: p.program, Binaries: map[string][]byte{}, Version: version}
 	var err error
-	if agent.Roots, err = systemRoots(p.roots); err != nil {
-		return nil, err
-	}
-	if len(agent.Roots) == 0 {
-		a.warn("no roots go into the image: the agents will need --trust-bundle where the server's certificate is a public one.")
+	if p.roots != "" {
+		if agent.Roots, err = os.ReadFile(p.roots); err != nil {
+			return nil, trust.Errorf(trust.Invalid, "the roots %s cannot be read", p.roots).Because(err)
+		}
 	}
 	for _, platform := range platforms {
 		arch, ok := strings.CutPrefix(platform, "linux/")
@@ -139,23 +138,6 @@ func (a *app) agentImage(ctx context.Context, p *imageParts) (*image.Agent, erro
 		}
 	}
 	return agent, nil
-}
-
-// systemRoots reads the roots that go into the image.
-func systemRoots(path string) ([]byte, error) {
-	if path != "" {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, trust.Errorf(trust.Invalid, "the roots %s cannot be read", path).Because(err)
-		}
-		return data, nil
-	}
-	for _, p := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"} {
-		if data, err := os.ReadFile(p); err == nil {
-			return data, nil
-		}
-	}
-	return nil, nil
 }
 
 // The programs that run in clusters.

@@ -33,7 +33,7 @@ import (
 type Agent struct {
 	Program  string            // sallyport-agent, sallyport-ml
 	Binaries map[string][]byte // by architecture: amd64, arm64
-	Roots    []byte            // PEM: the system's roots inside; may be empty
+	Roots    []byte            // PEM: the system's roots inside; empty: those linked into the agent
 	Version  string
 }
 
