@@ -182,8 +182,20 @@ func TestPeopleComeByGroupAndAddress(t *testing.T) {
 		resp, body := w.do("GET", "/api/v1/namespaces/n/pods", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+w.person(change)) })
 		return resp.StatusCode, body
 	}
-	if code, body := ask(nil); code != 403 {
-		t.Fatalf("without a binding: %d %s", code, body)
+	code, body := ask(nil)
+	said := status(t, body).Message
+	for _, says := range []string{`user "alice@people.test", in group "ops" of https://people.test, has no role binding on cluster`, "sallyport ad group create -g GROUP -n NAME --group ops --issuer https://people.test --tenant " + tenant,
+		"sallyport aks trustedaccess rolebinding create", "/providers/Sallyport.Identity/groups/NAME --roles ROLE"} {
+		if code != 403 || !strings.Contains(said, says) {
+			t.Errorf("without a binding: %d %s, want it to say %s", code, said, says)
+		}
+	}
+	// What a token says does not become a command.
+	if _, body := ask(map[string]any{"groups": []string{"ops; rm -rf ~", "b"}}); strings.Contains(status(t, body).Message, "--group") || !strings.Contains(status(t, body).Message, `"ops; rm -rf ~"`) {
+		t.Errorf("an odd group: %s", body)
+	}
+	if _, body := ask(map[string]any{"groups": nil}); !strings.Contains(status(t, body).Message, "is in no group") {
+		t.Errorf("without groups: %s", body)
 	}
 	b := w.binding()
 	b.ID, b.UID, b.SourceID, b.Source = clusterID+"/trustedAccessRoleBindings/ops", "eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee", peopleID, trust.Principal{Issuer: people, Tenant: tenant, Object: "ops"}
@@ -193,6 +205,26 @@ func TestPeopleComeByGroupAndAddress(t *testing.T) {
 	}
 	if code, body := ask(map[string]any{"groups": []string{"dev"}}); code != 403 {
 		t.Errorf("no member: %d %s", code, body)
+	}
+	// The built-in authority signs for others' groups, and says whose they are.
+	own := func(change map[string]any) int {
+		token := w.sign(w.key, map[string]any{
+			"iss": issuerURL, "oid": "77777777-7777-7777-7777-777777777777", "tid": tenant, "aud": base + "/gateways/westeurope", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+			"preferred_username": "alice", "groups": []string{"ops"}, "idp": people}, change)
+		resp, _ := w.do("GET", "/api/v1/namespaces/n/pods", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) })
+		return resp.StatusCode
+	}
+	if code := own(nil); code != 200 {
+		t.Errorf("a member, signed in by the built-in authority: %d", code)
+	}
+	for name, change := range map[string]map[string]any{
+		"of its own issuer's group":   {"idp": issuerURL},
+		"of nobody's group":           {"idp": ""},
+		"that is a service, in group": {"xms_mirid": sourceID + "x"},
+	} {
+		if code := own(change); code != 403 {
+			t.Errorf("somebody %s: %d", name, code)
+		}
 	}
 	if code, body := ask(map[string]any{"sub": "ops", "groups": nil}); code != 403 {
 		t.Errorf("a person with a group's name: %d %s", code, body)

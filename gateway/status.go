@@ -13,9 +13,56 @@ import (
 
 // unbound is the refusal of a caller without a binding on a cluster. It is the
 // same for a cluster that does not exist, and names nothing that the caller did
-// not bring along.
+// not bring along. A person is told the groups, and what would let one in.
 func unbound(c *trust.Caller, cluster trust.ClusterUID) error {
-	return trust.Errorf(trust.Forbidden, "%s has no role binding on cluster %s", who(c), cluster)
+	if !person(c) {
+		return trust.Errorf(trust.Forbidden, "%s has no role binding on cluster %s", who(c), cluster)
+	}
+	if len(c.Groups) == 0 {
+		err := trust.Errorf(trust.Forbidden, "%s is in no group, and people are let in by their groups: no role binding on cluster %s", who(c), cluster)
+		err.Hint = "get into a group that the cluster's team has bound, then sign in again with sallyport login"
+		return err
+	}
+	err := trust.Errorf(trust.Forbidden, "%s, in %s of %s, has no role binding on cluster %s", who(c), groupsOf(c), c.GroupIssuer, cluster)
+	err.Hint = "the cluster's team grants it with sallyport ad group create -g GROUP -n NAME " + groupFlags(c) + "and sallyport aks trustedaccess rolebinding create -g GROUP --cluster-name CLUSTER -n NAME" +
+		" --source-resource-id /subscriptions/SUBSCRIPTION/resourceGroups/GROUP/providers/Sallyport.Identity/groups/NAME --roles ROLE"
+	return err
+}
+
+// person tells people from services and applications.
+func person(c *trust.Caller) bool { return c.ResourceID == "" && (c.Name != "" || len(c.Groups) > 0) }
+
+// groupsOf names a person's groups, the first few of many.
+func groupsOf(c *trust.Caller) string {
+	const most = 5
+	var names []string
+	for _, g := range c.Groups[:min(len(c.Groups), most)] {
+		names = append(names, fmt.Sprintf("%.80q", g))
+	}
+	s := "groups "
+	if len(c.Groups) == 1 {
+		s = "group "
+	}
+	s += strings.Join(names, ", ")
+	if n := len(c.Groups) - most; n > 0 {
+		s += fmt.Sprintf(" and %d more", n)
+	}
+	return s
+}
+
+// groupFlags are what tells the caller's first group from all others.
+func groupFlags(c *trust.Caller) string {
+	if shellSafe(c.Groups[0]) && shellSafe(c.GroupIssuer) && shellSafe(c.Tenant) {
+		return fmt.Sprintf("--group %s --issuer %s --tenant %s ", c.Groups[0], c.GroupIssuer, c.Tenant)
+	}
+	return ""
+}
+
+// shellSafe keeps what a token says from becoming a command when it is pasted.
+func shellSafe(s string) bool {
+	return s != "" && len(s) <= 300 && s[0] != '-' && !strings.ContainsFunc(s, func(c rune) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("-_./:@+=", c))
+	})
 }
 
 // who names a caller.

@@ -237,6 +237,7 @@ func (w *world) authenticator(t testing.TB) *authn.Authenticator {
 		Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		Issuers: []authn.Issuer{
 			{URL: issuerURL, Keys: key(w.key), Tenants: []string{tenant}, Scopes: []string{"/"},
+				Claims: authn.ClaimNames{Name: "preferred_username", Groups: "groups", GroupIssuer: "idp"}, // as the built-in authority's
 				Stands: func(c *trust.Caller) error {
 					if _, gone := w.standing.Load(c.Object); gone {
 						return trust.Errorf(trust.Unauthenticated, "the identity was removed")
