@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(suite{m}, map[string]func(){"sallyport": main, "az": main}) // az: scripts written for it run as they are
+	testscript.Main(suite{m}, map[string]func(){"sallyport": main, "browse": browse, "az": main}) // az: scripts written for it run as they are
 }
 
 // suite is all tests; the server they share is stopped after the last.
@@ -162,6 +162,7 @@ func TestStories(t *testing.T) {
 			e.Setenv("SUB", admin.SubscriptionID)
 			e.Setenv("TENANT", admin.TenantID)
 			e.Setenv("SECRET", admin.ClientSecret)
+			e.Setenv("CA_FILE", filepath.Join(e.WorkDir, "ca.pem"))
 			e.Setenv("CA_HASH", client.CAHash(admin.CA))
 			e.Setenv("CA_BASE64", base64.StdEncoding.EncodeToString([]byte(admin.CA)))
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), []byte(admin.CA), 0o600); err != nil {
@@ -170,7 +171,7 @@ func TestStories(t *testing.T) {
 			return errors.Join(certify(e.WorkDir), os.MkdirAll(filepath.Join(e.WorkDir, "home"), 0o700))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fails": fails, "capture": capture, "mode": mode, "agents": agents,
+			"fails": fails, "capture": capture, "mode": mode, "agents": agents, "device": device,
 		},
 	})
 }
