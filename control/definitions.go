@@ -25,6 +25,7 @@ const (
 	contributorGUID    = "b24988ac-6180-42a0-ab88-20f7382dd24c"
 	readerGUID         = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 	accessAdminGUID    = "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9"
+	clusterUserGUID    = "4abbcc35-e782-43d8-92c5-2d3f1bd2253f"
 	extensionAdminGUID = "85cb6faf-e071-4c9b-8136-154b5a04f717"
 	bindingAdminGUID   = "6a1d5f0e-2c77-4d9b-9b0e-5a11e9a07b1d"
 )
@@ -38,6 +39,8 @@ var builtIn = []definition{
 		[]string{"*/read"}),
 	builtInDefinition(accessAdminGUID, "User Access Administrator", "Lets its holder say who may do what, and nothing else.",
 		[]string{"*/read", "Microsoft.Authorization/*"}),
+	builtInDefinition(clusterUserGUID, "Azure Kubernetes Service Cluster User Role", "List cluster user credential action.",
+		[]string{clusterType + "/listClusterUserCredential/action", clusterType + "/read"}),
 	builtInDefinition(extensionAdminGUID, "Kubernetes Extension Contributor", "Can create, update, get, list and delete Kubernetes extensions.",
 		[]string{"Microsoft.Authorization/*/read", "Microsoft.Resources/subscriptions/resourceGroups/read", "Microsoft.KubernetesConfiguration/extensions/*"}),
 	builtInDefinition(bindingAdminGUID, "Trusted Access Binding Administrator", "Create and delete trusted access role bindings, and see what they name.",

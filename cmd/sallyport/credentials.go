@@ -66,6 +66,13 @@ identity that is.`,
 			if err := who.into(got, a.context.Tenant); err != nil {
 				return nil, err
 			}
+			if who.clientID == "" && a.context.User != "" {
+				// The person who asked, whatever context is the current one when
+				// kubectl runs.
+				for _, user := range got.AuthInfos {
+					user.Exec.Args = append(user.Exec.Args, "--context", a.context.Name)
+				}
+			}
 			if rename != "" && rename != got.CurrentContext {
 				got.Contexts[rename] = got.Contexts[got.CurrentContext]
 				delete(got.Contexts, got.CurrentContext)
