@@ -94,6 +94,9 @@ func (s *SignIn) Device(ctx context.Context, show func(DeviceCode)) (*Session, e
 	}
 }
 
+// browserWait is as long as the sign-in page is good.
+const browserWait = 15 * time.Minute
+
 // Browser signs in with a browser on this machine: open is given the page's URL,
 // and the answer comes back to a port of ours that nobody else can be sent to
 // (RFC 8252).
@@ -124,6 +127,8 @@ func (s *SignIn) Browser(ctx context.Context, open func(url string) error) (*Ses
 		"client_id": {LoginClientID}, "response_type": {"code"}, "response_mode": {"form_post"}, "redirect_uri": {back}, "scope": {s.scope()}, "state": {state}, "nonce": {nonce},
 		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
 	}.Encode()
+	ctx, cancel := context.WithTimeoutCause(ctx, browserWait, trust.Errorf(trust.Timeout, "nobody signed in with the browser in time"))
+	defer cancel()
 	if err := open(at); err != nil {
 		return nil, err
 	}
