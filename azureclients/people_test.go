@@ -28,9 +28,9 @@ import (
 	"github.com/sallyport/sallyport/client"
 )
 
-// person makes a built-in user who may read a resource group, and returns name
+// builtInUser makes a built-in user who may read a resource group, and returns name
 // and password.
-func person(t *testing.T, in string) (name, password string) {
+func builtInUser(t *testing.T, in string) (name, password string) {
 	t.Helper()
 	own := the.own(t)
 	defer own.Close()
@@ -119,7 +119,7 @@ func TestDeviceCode(t *testing.T) {
 	t.Parallel()
 	const in = "Device-Code"
 	scene(t, in)
-	name, password := person(t, in)
+	name, password := builtInUser(t, in)
 	signedIn := make(chan error, 1)
 	c, err := azidentity.NewDeviceCodeCredential(&azidentity.DeviceCodeCredentialOptions{ClientOptions: clientOptions(), TenantID: the.admin.TenantID, DisableInstanceDiscovery: true,
 		UserPrompt: func(_ context.Context, m azidentity.DeviceCodeMessage) error {
@@ -155,7 +155,7 @@ func TestDeviceCode(t *testing.T) {
 func TestInteractiveBrowser(t *testing.T) {
 	const in = "Interactive-Browser"
 	scene(t, in)
-	name, password := person(t, in)
+	name, password := builtInUser(t, in)
 	dir := t.TempDir()
 	opened := filepath.Join(dir, "opened")
 	script := "#!/bin/sh\nprintf '%s' \"$1\" > " + opened + ".new && mv " + opened + ".new " + opened + "\n"
