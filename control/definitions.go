@@ -27,6 +27,7 @@ const (
 	accessAdminGUID    = "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9"
 	clusterUserGUID    = "4abbcc35-e782-43d8-92c5-2d3f1bd2253f"
 	extensionAdminGUID = "85cb6faf-e071-4c9b-8136-154b5a04f717"
+	dataScientistGUID  = "f6c7c914-8db3-469d-8ca1-694a8f32e121"
 	bindingAdminGUID   = "6a1d5f0e-2c77-4d9b-9b0e-5a11e9a07b1d"
 )
 
@@ -43,9 +44,18 @@ var builtIn = []definition{
 		[]string{clusterType + "/listClusterUserCredential/action", clusterType + "/read"}),
 	builtInDefinition(extensionAdminGUID, "Kubernetes Extension Contributor", "Can create, update, get, list and delete Kubernetes extensions.",
 		[]string{"Microsoft.Authorization/*/read", "Microsoft.Resources/subscriptions/resourceGroups/read", "Microsoft.KubernetesConfiguration/extensions/*"}),
+	// Not the workspace's own credentials: whoever makes one is the workspace,
+	// wherever it is bound.
+	builtInDefinition(dataScientistGUID, "AzureML Data Scientist", "Can run jobs in a workspace, but neither attach computes nor change the workspace or what it may be had for.",
+		[]string{mlWorkspaces + "/read", mlWorkspaces + "/*/read", mlWorkspaces + "/*/action", mlWorkspaces + "/*/write", mlWorkspaces + "/*/delete"},
+		mlWorkspaces+"/delete", mlWorkspaces+"/write", mlWorkspaces+"/listKeys/action",
+		mlWorkspaces+"/computes/write", mlWorkspaces+"/computes/delete", mlWorkspaces+"/computes/*/write", mlWorkspaces+"/computes/*/delete", mlWorkspaces+"/computes/listKeys/action",
+		mlWorkspaces+"/federatedIdentityCredentials/*", mlWorkspaces+"/clientSecrets/*", mlWorkspaces+"/clientCertificates/*"),
 	builtInDefinition(bindingAdminGUID, "Trusted Access Binding Administrator", "Create and delete trusted access role bindings, and see what they name.",
 		[]string{"*/read", bindingType + "/write", bindingType + "/delete"}),
 }
+
+const mlWorkspaces = "Microsoft.MachineLearningServices/workspaces"
 
 func builtInDefinition(guid, name, description string, actions []string, not ...string) definition {
 	return definition{RoleDefinition: store.RoleDefinition{GUID: guid, Name: name, Description: description, AssignableScopes: []string{"/"},

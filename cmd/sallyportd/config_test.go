@@ -42,6 +42,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"seal key in the data", strings.Replace(good, "/k/", "/d/x/", 1), "lies in dataDir"},
 		{"unknown key", good + "sealkey: x\n", "sealkey"},
 		{"unknown role", good + "roles: [proxy]\n", "proxy"},
+		{"ml without control", good + "roles: [ml, gateway, authority]\n", "behind control"},
 		{"apart on an embedded store", good + "roles: [gateway]\n", "external store"},
 		{"half a certificate", good + "tls: {certFile: a}\n", "go together"},
 		{"a gateway's URL with a path", good + "gatewayURL: https://g/x\n", "gatewayURL"},
