@@ -11,11 +11,12 @@
 //	Hub.RoundTrip     ───── stream n ─────▶     http.Handler
 //	Hub.OpenRaw       ───── stream m ─────▶     Handle.Upgrade, raw bytes
 //	  drain, drained  ◀──── stream 1 ─────▶     drain, drained
+//	  OnEnded         ◀──── stream 1 ──────     Handle.End of a named request
 //
 // It owns: the connections of this process and which of them takes a request,
-// flow-control limits, liveness, gathering what is written, the drain notice, raw (upgraded) streams,
-// reconnecting, and ending a running request from outside (Handle.End), for
-// which cancelling a context is not enough in Go's HTTP/2.
+// flow-control limits, liveness, gathering what is written, the drain notice,
+// raw (upgraded) streams, reconnecting, and ending a running request from outside
+// (Handle.End), for which cancelling a context is not enough in Go's HTTP/2.
 //
 // It does not know Kubernetes, tokens, certificates' meaning or who may do
 // what: the caller hands in connections that are already authenticated, and
