@@ -31,10 +31,13 @@ const role = Namespace + "/workspaces/mlworkload"
 // Config is what New needs. All fields without "default" are required.
 type Config struct {
 	Store  *store.Store
-	Base   string             // "https://host:port" of authority and gateway
-	Trust  client.ServerTrust // of their certificate
+	Base   string             // "https://host:port" of the authority
+	Trust  client.ServerTrust // of its certificate and the gateways'
 	Tenant string
-	Key    *ecdsa.PrivateKey // P-256: ml's own, the proof with which it is its workspaces
+	// Gateway is where gateways are reached. Default: Base, which stays part of
+	// every audience.
+	Gateway string
+	Key     *ecdsa.PrivateKey // P-256: ml's own, the proof with which it is its workspaces
 
 	Now func() time.Time // default: time.Now
 	Log *slog.Logger     // default: slog.Default()
@@ -58,6 +61,9 @@ func New(c Config) (*ML, error) {
 	if c.Store == nil || c.Key == nil || c.Key.Curve != elliptic.P256() || c.Tenant == "" || !strings.HasPrefix(c.Base, "https://") {
 		return nil, errors.New("ml needs a store, a P-256 key, a tenant and the server's URL")
 	}
+	if c.Gateway == "" {
+		c.Gateway = c.Base
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -73,6 +79,7 @@ func New(c Config) (*ML, error) {
 	if err != nil {
 		return nil, err
 	}
+	conf.ServerName = "" // each host by its own name
 	m.http = &http.Client{Transport: &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second,
 		ResponseHeaderTimeout: time.Minute, IdleConnTimeout: 90 * time.Second, MaxIdleConnsPerHost: 16},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

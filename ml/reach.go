@@ -204,8 +204,9 @@ func (e *extension) once(ctx context.Context, method, path string, in, out any) 
 
 // send is one exchange through the gateway; own is the token for the extension.
 func (e *extension) send(ctx context.Context, method, path string, body []byte, out any, own string) error {
-	at := e.Base + "/clusters/" + e.uid
-	token, err := e.credential.Token(ctx, at+"/.default", false)
+	place := "/clusters/" + e.uid
+	at := e.Gateway + place
+	token, err := e.credential.Token(ctx, e.Base+place+"/.default", false)
 	if err != nil {
 		return e.noToken(err)
 	}

@@ -262,6 +262,6 @@ func (s *server) composeML(ctx context.Context, keys sharedKeys) (*ml.ML, error)
 	if err != nil {
 		return nil, err
 	}
-	return ml.New(ml.Config{Store: s.store, Base: s.ExternalURL, Trust: client.ServerTrust{CA: string(s.serverCA)}, Tenant: s.installation.TenantID,
+	return ml.New(ml.Config{Store: s.store, Base: s.ExternalURL, Gateway: s.GatewayURL, Trust: client.ServerTrust{CA: string(s.serverCA)}, Tenant: s.installation.TenantID,
 		Key: key, Now: time.Now, Log: s.log})
 }
