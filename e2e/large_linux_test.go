@@ -91,7 +91,7 @@ func (w *world) throughService(t *testing.T, hc *http.Client, token string, data
 	const service = "/api/v1/namespaces/default/services/" + quiet + ":80/proxy"
 	ask := func(method, path string, body io.Reader) []byte {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, method, w.gatewayURL()+"/clusters/"+w.UID+service+path, body)
 		if err != nil {
@@ -158,7 +158,7 @@ func (w *world) largeList(t *testing.T, token string, size int) {
 	}
 	hc := w.HTTP(2)
 	defer hc.CloseIdleConnections()
-	code, body, err := w.get(t.Context(), hc, token, mine)
+	code, body, err := w.getWithin(t.Context(), 3*time.Minute, hc, token, mine)
 	if code != http.StatusOK || err != nil {
 		t.Fatalf("%d %.300s %v", code, body, err)
 	}

@@ -300,9 +300,13 @@ func (p *prober) seen() (lastOK time.Time, code, total int) {
 	return p.lastOK, p.code, p.total
 }
 
-// get sends one request to the cluster and reads its answer.
+// get sends one request to the cluster and reads its answer, which is small.
 func (w *world) get(ctx context.Context, hc *http.Client, token, path string) (int, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	return w.getWithin(ctx, 20*time.Second, hc, token, path)
+}
+
+func (w *world) getWithin(ctx context.Context, bound time.Duration, hc *http.Client, token, path string) (int, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.gatewayURL()+"/clusters/"+w.UID+path, nil)
 	if err != nil {
