@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/netip"
 	"time"
@@ -78,7 +79,7 @@ func systemDataOf(s store.Stamp) *systemData {
 // readOnly are properties of a managed cluster that a caller cannot set; clients
 // that read, change and write send them back.
 var readOnly = []string{"provisioningState", "powerState", "fqdn", "privateFQDN", "azurePortalFQDN", "currentKubernetesVersion",
-	"maxAgentPools", "resourceUID", "agentPoolProfiles", "status"}
+	"maxAgentPools", "resourceUID", "agentPoolProfiles", "nodeReport", "status"}
 
 func (c *Control) clusterBody(item store.Item[store.Cluster]) clusterBody {
 	r := item.Value
@@ -108,11 +109,21 @@ func (k *call) listClusters() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return listed(k, page, all, k.clusterBody), nil
+	var failed error
+	a := listed(k, page, all, func(item store.Item[store.Cluster]) clusterBody {
+		b, err := k.withNodes(item)
+		failed = errors.Join(failed, err)
+		return b
+	})
+	return a, failed
 }
 
 func (k *call) getCluster() (*answer, error) {
-	a := ok(k.clusterBody(k.cluster))
+	b, err := k.withNodes(k.cluster)
+	if err != nil {
+		return nil, err
+	}
+	a := ok(b)
 	a.h().Set("ETag", arm.ETag(k.cluster.Revision))
 	return a, nil
 }
@@ -166,7 +177,11 @@ func (k *call) putCluster() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{status: status, body: k.clusterBody(store.Item[store.Cluster]{Value: r, Revision: rev})}
+	b, err := k.withNodes(store.Item[store.Cluster]{Value: r, Revision: rev})
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{status: status, body: b}
 	a.h().Set("ETag", arm.ETag(rev))
 	return a, nil
 }
@@ -303,7 +318,8 @@ func (k *call) patchCluster() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ok(k.clusterBody(store.Item[store.Cluster]{Value: r, Revision: rev})), nil
+	b, err := k.withNodes(store.Item[store.Cluster]{Value: r, Revision: rev})
+	return ok(b), err
 }
 
 // mandateOf is the record that is written whenever what a cluster's agents are

@@ -14,7 +14,7 @@ import (
 // example is a path that a pattern fits.
 func example(rt *route) string {
 	r := strings.NewReplacer(
-		"{subscription}", subscription, "{group}", "rg", "{cluster}", "blue", "{binding}", "b1", "{extension}", "azureml", "{location}", "local",
+		"{subscription}", subscription, "{group}", "rg", "{cluster}", "blue", "{binding}", "b1", "{extension}", "azureml", "{pool}", "gpu", "{profile}", "clusterUser", "{location}", "local",
 		"{namespace}", "Microsoft.MachineLearningServices", "{type}", "workspaces", "{resource...}", "Microsoft.MachineLearningServices/workspaces/w1",
 		"{scope...}", strings.TrimPrefix(groupPath, "/"), "{role}", "Contoso.Scanner:scanners:reader",
 		"{operation}", "33333333-3333-4333-8333-333333333333", "{name}", "44444444-4444-4444-8444-444444444444",

@@ -43,6 +43,7 @@ func (c *Control) table() []*route {
 		c.connectionRoutes(),
 		c.bindingRoutes(),
 		c.extensionRoutes(),
+		c.poolRoutes(),
 		c.clusterRoutes(),
 		c.userRoutes(),
 		c.groupSourceRoutes(),

@@ -13,11 +13,27 @@ type Report struct {
 	Revision          int64           `json:"revision"`
 	KubernetesVersion string          `json:"kubernetesVersion"` // "v1.36.3"
 	Nodes             int             `json:"nodes"`
+	Pools             []NodePool      `json:"pools,omitempty"`
+	NodesUnseen       string          `json:"nodesUnseen,omitempty"` // why nodes cannot be listed
 	Accepted          []Accepted      `json:"accepted"`
 	Unseen            bool            `json:"unseen,omitempty"` // the cluster could not be looked at: Accepted says nothing
 	Bindings          []BindingReport `json:"bindings"`
 	Leftovers         []string        `json:"leftovers,omitempty"` // objects of ours that should be gone and are not: "clusterrolebinding/…"
 	Fence             string          `json:"fence,omitempty"`     // "" if the admission policies were seen to refuse; else why nothing is applied
+}
+
+// NodePool is the nodes of a cluster that belong together.
+type NodePool struct {
+	Name         string   `json:"name"`
+	InstanceType string   `json:"instanceType,omitempty"`
+	OS           string   `json:"os,omitempty"`
+	Architecture string   `json:"architecture,omitempty"`
+	ControlPlane bool     `json:"controlPlane,omitempty"`
+	Versions     []string `json:"versions"` // of the kubelets, sorted
+	Count        int      `json:"count"`
+	Ready        int      `json:"ready"`
+	MilliCPU     int64    `json:"milliCpu"` // allocatable, of all of them
+	Memory       int64    `json:"memory"`   // bytes
 }
 
 // Accepted is a role revision that the cluster's owner has accepted.

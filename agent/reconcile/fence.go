@@ -22,6 +22,8 @@ type fence struct {
 	since   time.Time // since when something is missing
 	version version.Info
 	nodes   int
+	pools   []mandate.NodePool
+	unseen  string           // why nodes cannot be seen, "" if they can
 	missing *mandate.Problem // why the policies cannot be relied on; nil if they can
 }
 
@@ -50,7 +52,7 @@ func (f *fence) check(ctx context.Context, r *Reconciler, report *mandate.Report
 			f.since = now
 		}
 	}
-	report.KubernetesVersion, report.Nodes = f.version.GitVersion, f.nodes
+	report.KubernetesVersion, report.Nodes, report.Pools, report.NodesUnseen = f.version.GitVersion, f.nodes, f.pools, f.unseen
 	p := f.missing
 	if p == nil {
 		return owner
@@ -90,10 +92,12 @@ func (r *Reconciler) probe(ctx context.Context, f *fence) *mandate.Problem {
 		return &mandate.Problem{Code: mandate.ApplyFailed, Message: readable(err)}
 	}
 	f.version = v
-	if n, err := r.kube.nodes(ctx); err != nil {
-		r.log.Warn("cannot count nodes", "error", err)
+	// The right to list them is the owner's to take away: nothing depends on it.
+	if n, pools, err := r.kube.nodes(ctx); err != nil {
+		r.log.Warn("cannot list nodes", "error", err)
+		f.nodes, f.pools, f.unseen = 0, nil, readable(err)
 	} else {
-		f.nodes = n
+		f.nodes, f.pools, f.unseen = n, pools, ""
 	}
 	if !supported(v) {
 		return &mandate.Problem{Code: mandate.KubernetesTooOld, Message: fmt.Sprintf("Kubernetes %s is too old: the admission policies that fence the agents in need 1.%d", v.GitVersion, rbac.MinKubernetes)}

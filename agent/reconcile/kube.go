@@ -95,19 +95,6 @@ func (k *kube) version(ctx context.Context) (version.Info, error) {
 	return v, nil
 }
 
-// nodes counts nodes. The API server says how many it did not send.
-func (k *kube) nodes(ctx context.Context) (int, error) {
-	list, err := k.core.Nodes().List(ctx, metav1.ListOptions{Limit: 1})
-	if err != nil {
-		return 0, fmt.Errorf("count nodes: %w", err)
-	}
-	n := len(list.Items)
-	if list.RemainingItemCount != nil {
-		n += int(*list.RemainingItemCount)
-	}
-	return n, nil
-}
-
 // observed is what the cluster holds of ours.
 type observed struct {
 	accepted []rbac.Acceptance
