@@ -6,10 +6,10 @@ import { test } from "node:test";
 
 import { ContainerServiceClient } from "@azure/arm-containerservice";
 import { FeatureClient } from "@azure/arm-features";
-import { ClientSecretCredential, DefaultAzureCredential, WorkloadIdentityCredential } from "@azure/identity";
+import { ClientSecretCredential, DefaultAzureCredential, ManagedIdentityCredential, WorkloadIdentityCredential } from "@azure/identity";
 
 const { SERVER, SUBSCRIPTION, GROUP, CLUSTER, SOURCE, AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET } = process.env;
-const { WORKLOAD_CLIENT_ID, WORKLOAD_TOKEN_FILE } = process.env;
+const { WORKLOAD_CLIENT_ID, WORKLOAD_TOKEN_FILE, MANAGED_ENDPOINT, MANAGED_HEADER } = process.env;
 const scope = SERVER + "/.default";
 const where = { authorityHost: SERVER, disableInstanceDiscovery: true };
 const ml = "Microsoft.MachineLearningServices/workspaces/";
@@ -87,4 +87,11 @@ test("credentials: by default from the environment, and by a token of another is
 
   const wrong = new ClientSecretCredential(AZURE_TENANT_ID, AZURE_CLIENT_ID, "wrong", where);
   await assert.rejects(wrong.getToken(scope), (e) => /invalid_client.*AADSTS7000215/.test(e.message));
+});
+
+test("managed identity, by the endpoint of App Service", async () => {
+  process.env.IDENTITY_ENDPOINT = MANAGED_ENDPOINT;
+  process.env.IDENTITY_HEADER = MANAGED_HEADER;
+  const { token } = await new ManagedIdentityCredential().getToken(scope);
+  assert.equal(claims(token).xms_mirid.toLowerCase(), SOURCE.toLowerCase());
 });
