@@ -13,6 +13,7 @@ const (
 	ResourcesVersion        = "2021-04-01"
 	ContainerServiceVersion = "2025-02-01"
 	AuthorizationVersion    = "2022-04-01"
+	ExtensionsVersion       = "2023-05-01"
 	InsightsVersion         = "2015-04-01"
 	SallyportVersion        = "2026-11-01" // of what only Sallyport has
 )
@@ -139,6 +140,11 @@ func (c *Client) UserCredential(ctx context.Context, id string) ([]byte, error) 
 		return nil, nil
 	}
 	return answer.Kubeconfigs[0].Value, nil
+}
+
+// ExtensionsPath is where a cluster's extensions are listed.
+func ExtensionsPath(cluster string) string {
+	return Extend(cluster, "Microsoft.KubernetesConfiguration/extensions")
 }
 
 // Role is a trusted access role of a location.
