@@ -58,9 +58,9 @@ func serveIdentity(ctx context.Context, t *testing.T, p *person, source *client.
 // azidentity finds the endpoint by the environment, as in Azure's App Service,
 // and reads what the identity may; a program without the endpoint's secret gets
 // nothing. The environment is the process's, so this test runs alone.
-func TestManagedIdentity(t *testing.T) {
+func TestIdentityServe(t *testing.T) {
 	ctx := t.Context()
-	const in = "Managed-Identity"
+	const in = "Identity-Serve"
 	source := scene(t, in)
 	p := newPerson(ctx, t)
 	p.must(ctx, "sallyport role assignment create --assignee "+source.ID+" --role Reader -g "+in+" -o none")
