@@ -29,11 +29,8 @@ test: ## unit tests, and tests on a real API server (on real nodes too, as root 
 	cd bench && go vet ./...
 	@$(MAKE) --no-print-directory test-azure
 
-test-azure: ## Azure's own SDKs, and Terraform's, against a real server; the JavaScript ones where Node.js is
+test-azure: ## Azure's SDKs, and Terraform's, against a real server; SALLYPORT_TEST_AZ=1: az itself too, some minutes
 	cd azureclients && $(GOTEST) -timeout 20m ./...
-
-test-az: ## Azure's own az (Debian 12: apt install azure-cli) against a real server, some minutes
-	cd azureclients && SALLYPORT_TEST_AZ=1 $(GOTEST) -timeout 20m -run TestAz ./...
 
 bench: ## requests per second and CPU: direct, a bare relay, Sallyport
 	cd bench && go run . 
@@ -54,4 +51,4 @@ endif
 clean: ## remove bin/
 	rm -rf bin
 
-.PHONY: help up down demo test test-azure test-az bench lint build clean
+.PHONY: help up down demo test test-azure bench lint build clean

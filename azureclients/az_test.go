@@ -10,10 +10,10 @@ import (
 )
 
 // Azure's own az, as Debian 12 has it (2.45.0), set up as "client-setup az"
-// says. It is large and slow, so it runs where it is asked for: make test-az.
+// says. It is large and slow, so it runs where it is asked for: SALLYPORT_TEST_AZ=1 make test-azure.
 func TestAz(t *testing.T) {
 	if os.Getenv("SALLYPORT_TEST_AZ") == "" {
-		t.Skip("az runs where it is asked for: make test-az")
+		t.Skip("az runs where it is asked for: SALLYPORT_TEST_AZ=1 make test-azure")
 	}
 	if _, err := exec.LookPath("az"); err != nil {
 		t.Fatalf("Debian's azure-cli is needed: %v", err)
