@@ -181,9 +181,11 @@ func TestWithoutItsBindingNothingIsKnownOfAJob(t *testing.T) {
 	if err != nil || op.Value.Status == store.OperationSucceeded {
 		t.Errorf("operation %+v, %v", op.Value, err)
 	}
+	w.mu.Lock()
 	if w.canceled[p.Job.UID] {
 		t.Error("what ran was ended")
 	}
+	w.mu.Unlock()
 	if r := w.call("PUT", workspace+"/jobs/j2", command()); r.err != nil {
 		t.Errorf("a job is taken and fails when it is submitted: %v", r.err)
 	}
