@@ -34,7 +34,7 @@ func newAsked(s *server, use string) *asked {
 }
 
 const (
-	askTTL   = 15 * time.Second // a process that died asks for nothing any more
+	askTTL   = time.Minute      // a process that died asks for nothing any more
 	askAgain = time.Second      // after a failure
 	remind   = 15 * time.Second // say that an answer is still waited for
 )

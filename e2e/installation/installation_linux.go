@@ -168,7 +168,7 @@ func (i *Installation) StartConfigured(ctx context.Context, name, config, url st
 	if err != nil {
 		return err
 	}
-	return Eventually(ctx, name+" is ready", 30*time.Second, func(ctx context.Context) error {
+	return Eventually(ctx, name+" is ready", 90*time.Second, func(ctx context.Context) error {
 		if err := p.Failed(); err != nil {
 			return err
 		}
