@@ -104,7 +104,7 @@ func TestADeviceSignIn(t *testing.T) {
 		t.Fatalf("v1: %d %s", rec.Code, rec.Body)
 	}
 	w.browser().approves(text(body, "user_code"), "anna")
-	if rec, body := w.post(at("/oauth2/token"), url.Values{"grant_type": {grantDevice}, "client_id": {azureCLI}, "code": {text(body, "device_code")}, "resource": {gatewayAud}}, nil); rec.Code != http.StatusOK || body["refresh_token"] == nil {
+	if rec, body := w.post(at("/oauth2/token"), url.Values{"grant_type": {"device_code"}, "client_id": {azureCLI}, "code": {text(body, "device_code")}, "resource": {gatewayAud}}, nil); rec.Code != http.StatusOK || body["refresh_token"] == nil {
 		t.Errorf("v1: %d %s", rec.Code, rec.Body)
 	}
 }

@@ -23,6 +23,8 @@ const (
 	grantCode    = "authorization_code"
 	grantDevice  = "urn:ietf:params:oauth:grant-type:device_code" // RFC 8628 3.4
 	grantRefresh = "refresh_token"
+
+	grantDeviceMSAL = "device_code" // as MSAL for Go and Azure's v1 endpoint have it
 )
 
 // knownClients are the public clients that ship with Azure's tools and SDKs,
@@ -128,7 +130,7 @@ func (a *Authority) personToken(ctx context.Context, get func(string) string, f 
 	}
 	now := a.conf.Now()
 	by := map[string]func(context.Context, func(string) string, form, string, time.Time) (signedIn, *oauthError){
-		grantRefresh: a.byRefresh, grantCode: a.byCode, grantDevice: a.byDevice,
+		grantRefresh: a.byRefresh, grantCode: a.byCode, grantDevice: a.byDevice, grantDeviceMSAL: a.byDevice,
 	}[get("grant_type")]
 	s, oerr := by(ctx, get, f, clientID, now)
 	if oerr != nil {

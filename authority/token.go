@@ -88,7 +88,7 @@ func (a *Authority) exchange(w http.ResponseWriter, r *http.Request, f form, now
 		switch get("grant_type") {
 		case grantClientCredentials:
 			out, oerr = a.clientToken(r, get, f, now)
-		case grantCode, grantDevice, grantRefresh:
+		case grantCode, grantDevice, grantDeviceMSAL, grantRefresh:
 			out, oerr = a.personToken(r.Context(), get, f)
 		case "":
 			oerr = &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 900144, text: "The request body must contain the following parameter: 'grant_type'."}
