@@ -140,12 +140,14 @@ func (w *world) largeList(t *testing.T, token string, size int) {
 		}
 		return nil
 	}
-	defer func() {
-		if err := asOwner(context.WithoutCancel(t.Context()), http.MethodDelete, mine, nil); err != nil {
-			t.Error(err)
+	want := map[string]string{}
+	defer func() { // one by one: deleting a collection answers with all of it
+		for name := range want {
+			if err := asOwner(context.WithoutCancel(t.Context()), http.MethodDelete, collection+"/"+name, nil); err != nil {
+				t.Error(err)
+			}
 		}
 	}()
-	want := map[string]string{}
 	for n := range size/each + 1 {
 		random := make([]byte, each/2)
 		rand.Read(random)
