@@ -227,6 +227,7 @@ func (a *app) workspaceDelete() *cobra.Command {
 func (a *app) computeAttach() *cobra.Command {
 	var n inWorkspace
 	var typ, resource, namespace, identityType string
+	var environment []string
 	var noWait bool
 	return a.command(spec{
 		use: "attach", short: "Attach a namespace of a cluster to a workspace.",
@@ -242,6 +243,7 @@ checks everything anew.`,
 			f.need(&resource, "resource-id", "", "The cluster's resource id.")
 			f.text(&namespace, "namespace", "", "Namespace that jobs run in. Default: default.")
 			f.text(&identityType, "identity-type", "", "Not used: jobs have no identity of their own. Leave it out.")
+			f.many(&environment, "check-environment", "", "Folders or files of facts (see 'sallyport env collect'): check them first, and attach only if nothing fails.")
 			f.flag(&noWait, "no-wait", "", "Do not wait for the checks.")
 		},
 		columns: computeColumns,
@@ -255,6 +257,11 @@ checks everything anew.`,
 			id, err := n.id(ctx, a, "computes")
 			if err != nil {
 				return nil, err
+			}
+			if len(environment) > 0 {
+				if err := a.checkBefore(ctx, environment, nil); err != nil {
+					return nil, err
+				}
 			}
 			c, err := a.session()
 			if err != nil {
