@@ -121,7 +121,7 @@ func (a *app) connect(ctx context.Context, c *connect) (any, error) {
 		return a.connectAnswer(ctx, c, id)
 	}
 	if len(c.environment) > 0 {
-		if err := a.checkBefore(ctx, c.environment, unbound()); err != nil {
+		if err := a.checkBefore(ctx, c.environment, []string{c.group}, unbound()); err != nil {
 			return nil, err
 		}
 	}

@@ -25,7 +25,7 @@ func (a *app) envNoun() *cobra.Command {
 // envOptions are the flags that checks share.
 type envOptions struct {
 	profile, deployer, skips, baseline string
-	fromServer                         bool
+	server                             serverScope
 }
 
 func (o *envOptions) flags(cmd *cobra.Command) {
@@ -35,7 +35,7 @@ func (o *envOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.deployer, "deployer", "", "Object id of who makes the resources (rule RB-02).")
 	f.StringVar(&o.skips, "skips", "", "YAML file of skips: code, resource, reason, until.")
 	f.StringVar(&o.baseline, "baseline", "", "JSON report of before: what failed there is not reported again.")
-	f.BoolVar(&o.fromServer, "from-server", false, "Read the clusters, bindings, workspaces and live probes of the context's server, too.")
+	o.server.flags(f, "Read the clusters, bindings, workspaces and live probes of the context's server, too.")
 }
 
 // check reads the paths and judges them.
@@ -57,7 +57,7 @@ func (o *envOptions) check(ctx context.Context, a *app, paths []string) (*netenv
 			return nil, err
 		}
 	}
-	g, err := a.facts(ctx, paths, o.fromServer)
+	g, err := a.facts(ctx, paths, o.server)
 	if err != nil {
 		return nil, err
 	}
@@ -65,15 +65,15 @@ func (o *envOptions) check(ctx context.Context, a *app, paths []string) (*netenv
 }
 
 // facts of files and folders, and of the server.
-func (a *app) facts(ctx context.Context, paths []string, fromServer bool) (*netenv.Graph, error) {
+func (a *app) facts(ctx context.Context, paths []string, server serverScope) (*netenv.Graph, error) {
 	r := netenv.NewReader()
 	for _, p := range paths {
 		if err := r.AddPath(p); err != nil {
 			return nil, err
 		}
 	}
-	if fromServer {
-		list, err := a.serverFacts(ctx)
+	if server.on {
+		list, err := a.serverFacts(ctx, server.groups)
 		if err != nil {
 			return nil, err
 		}
@@ -168,7 +168,7 @@ severity error is unknown, and every file could be read.`,
 }
 
 func (o *envOptions) needPaths(_ *cobra.Command, args []string) error {
-	if len(args) == 0 && !o.fromServer {
+	if len(args) == 0 && !o.server.on {
 		return usagef("give a folder or files to read, or --from-server. See how to get them: sallyport env collect --help")
 	}
 	return nil

@@ -99,7 +99,8 @@ func (a *app) envSize() *cobra.Command {
 
 func (a *app) envCollect() *cobra.Command {
 	var folder string
-	var run, fromServer bool
+	var run bool
+	var server serverScope
 	cmd := &cobra.Command{
 		Use: "collect", Short: "Print, or with --run execute, the read-only az commands that fill a folder with facts.",
 		Long: `Print, or with --run execute, the read-only az commands that fill a folder with
@@ -109,8 +110,8 @@ clusters saw whose owners allow probes.`,
 		Example: "  sallyport env collect --subscription SUB\n  sallyport env collect --subscription SUB --run --folder facts\n  sallyport env collect --from-server --folder facts",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if fromServer {
-				list, err := a.serverFacts(cmd.Context())
+			if server.on {
+				list, err := a.serverFacts(cmd.Context(), server.groups)
 				if err != nil {
 					return err
 				}
@@ -130,7 +131,7 @@ clusters saw whose owners allow probes.`,
 		},
 	}
 	cmd.Flags().StringVar(&folder, "folder", "facts", "Folder for the answers and their manifest.")
-	cmd.Flags().BoolVar(&fromServer, "from-server", false, "Read the context's server instead of Azure.")
+	server.flags(cmd.Flags(), "Read the context's server instead of Azure.")
 	cmd.Flags().BoolVar(&run, "run", false, "Execute the commands; az must be signed in.")
 	return cmd
 }
@@ -142,7 +143,7 @@ func (a *app) envNames() *cobra.Command {
 		Example: "  sallyport cluster connect -g G -n C --kube-context CONTEXT --allow-probes $(sallyport env names facts) --apply",
 		Args:    (&envOptions{}).needPaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			g, err := a.facts(cmd.Context(), args, false)
+			g, err := a.facts(cmd.Context(), args, serverScope{})
 			if err != nil {
 				return err
 			}

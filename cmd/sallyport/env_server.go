@@ -13,6 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
+	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/netenv"
 	"github.com/sallyport/sallyport/trust"
@@ -32,57 +35,104 @@ const (
 	roleType      = "Microsoft.ContainerService/locations/trustedAccessRoles"
 )
 
-// serverFacts are what the server of the context knows of a subscription: its
-// clusters with their bindings, roles and live probes, and the workspaces. Of a
-// cluster it knows what matters to access, so its picture is partial.
-func (a *app) serverFacts(ctx context.Context) ([]shown, error) {
+// serverScope is how much of the context's server is read: nothing unless on, the
+// whole subscription unless groups are named.
+type serverScope struct {
+	on     bool
+	groups []string
+}
+
+func (s *serverScope) flags(f *pflag.FlagSet, what string) {
+	f.BoolVar(&s.on, "from-server", false, what)
+	f.StringSliceVarP(&s.groups, "resource-group", "g", nil, "With --from-server: only these resource groups. Default: the whole subscription.")
+}
+
+// serverFacts are what the server of the context knows: clusters with their
+// bindings, roles and live probes, and the workspaces. Of a cluster it knows what
+// matters to access, so its picture is partial.
+func (a *app) serverFacts(ctx context.Context, groups []string) ([]shown, error) {
 	sub, err := a.subscription(ctx)
 	if err != nil {
 		return nil, err
 	}
-	f := &factsOf{app: a, ctx: ctx}
-	clusters, err := f.list("sallyport-clusters.json", clusterType, "/subscriptions/"+sub+"/providers/"+clusterType, client.ContainerServiceVersion, "/subscriptions/"+sub, true)
-	if err != nil {
-		return nil, err
+	scopes := []string{"/subscriptions/" + sub}
+	if len(groups) > 0 {
+		scopes = nil
+		for _, g := range groups {
+			id := g
+			if !strings.HasPrefix(g, "/") {
+				if id, err = a.groupID(ctx, g); err != nil {
+					return nil, err
+				}
+			}
+			if !slices.ContainsFunc(scopes, func(s string) bool { return strings.EqualFold(s, id) }) {
+				scopes = append(scopes, id)
+			}
+		}
 	}
+	f := &factsOf{app: a, ctx: ctx, files: map[string]int{}}
 	regions := map[string]bool{}
-	for i, c := range clusters {
-		n := fmt.Sprint(i + 1)
-		if _, err := f.list("sallyport-bindings-"+n+".json", bindingType, client.BindingsPath(c.ID), client.ContainerServiceVersion, c.ID, false); err != nil {
+	for _, scope := range scopes {
+		clusters, err := f.list("clusters", clusterType, scope+"/providers/"+clusterType, client.ContainerServiceVersion, scope, true)
+		if err != nil {
 			return nil, err
 		}
-		if c.Location != "" && !regions[c.Location] {
-			regions[c.Location] = true
-			scope := "/subscriptions/" + sub + "/providers/Microsoft.ContainerService/locations/" + c.Location
-			if _, err := f.list("sallyport-roles-"+c.Location+".json", roleType, client.RolesPath(sub, c.Location), client.ContainerServiceVersion, scope, false); err != nil {
+		for _, c := range clusters {
+			if err := f.cluster(c, regions); err != nil {
 				return nil, err
 			}
 		}
-		connection, err := a.arm.Connection(ctx, c.ID)
-		if err != nil && !notFound(err) {
+		workspaces, err := f.optional("workspaces", workspaceType, scope+"/providers/"+workspaceType, scope)
+		if err != nil {
 			return nil, err
 		}
-		if err == nil && len(connection.Properties.Probe) > 0 {
-			f.out = append(f.out, shown{netenv.Export{File: "sallyport-probe-" + n + ".json", Time: f.now()}, connection.Properties.Probe})
-		}
-	}
-	workspaces, err := f.optional("sallyport-workspaces.json", workspaceType, "/subscriptions/"+sub+"/providers/"+workspaceType, "/subscriptions/"+sub)
-	if err != nil {
-		return nil, err
-	}
-	for i, w := range workspaces {
-		if _, err := f.optional(fmt.Sprintf("sallyport-computes-%d.json", i+1), computeType, w.ID+"/computes", w.ID); err != nil {
-			return nil, err
+		for _, w := range workspaces {
+			if _, err := f.optional("computes", computeType, w.ID+"/computes", w.ID); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return f.out, nil
 }
 
+// cluster reads what lies under a cluster, and its region's roles once.
+func (f *factsOf) cluster(c identified, regions map[string]bool) error {
+	if _, err := f.list("bindings", bindingType, client.BindingsPath(c.ID), client.ContainerServiceVersion, c.ID, false); err != nil {
+		return err
+	}
+	id, err := arm.ParseID(c.ID)
+	if err != nil {
+		return fmt.Errorf("read clusters: %w", err)
+	}
+	if at := id.SubscriptionID().String() + " " + c.Location; c.Location != "" && !regions[at] {
+		regions[at] = true
+		scope := id.SubscriptionID().String() + "/providers/Microsoft.ContainerService/locations/" + c.Location
+		if _, err := f.list("roles", roleType, client.RolesPath(id.Subscription, c.Location), client.ContainerServiceVersion, scope, false); err != nil {
+			return err
+		}
+	}
+	connection, err := f.arm.Connection(f.ctx, c.ID)
+	if err != nil && !notFound(err) {
+		return err
+	}
+	if err == nil && len(connection.Properties.Probe) > 0 {
+		f.out = append(f.out, shown{netenv.Export{File: f.file("probe"), Time: f.now()}, connection.Properties.Probe})
+	}
+	return nil
+}
+
 // factsOf gathers lists.
 type factsOf struct {
 	*app
-	ctx context.Context
-	out []shown
+	ctx   context.Context
+	out   []shown
+	files map[string]int // by kind
+}
+
+// file names the next file of a kind.
+func (f *factsOf) file(kind string) string {
+	f.files[kind]++
+	return fmt.Sprintf("sallyport-%s-%d.json", kind, f.files[kind])
 }
 
 type identified struct{ ID, Location string }
@@ -90,7 +140,7 @@ type identified struct{ ID, Location string }
 func (f *factsOf) now() time.Time { return time.Now().UTC().Truncate(time.Second) }
 
 // list reads a whole list and keeps it, with what it proves.
-func (f *factsOf) list(file, typ, path, version, scope string, partial bool) ([]identified, error) {
+func (f *factsOf) list(kind, typ, path, version, scope string, partial bool) ([]identified, error) {
 	rows, err := f.arm.List(f.ctx, path, version)
 	if err != nil {
 		return nil, err
@@ -100,7 +150,7 @@ func (f *factsOf) list(file, typ, path, version, scope string, partial bool) ([]
 		return nil, fmt.Errorf("keep %s: %w", path, err)
 	}
 	n := len(rows)
-	f.out = append(f.out, shown{netenv.Export{File: file, Type: typ, Scope: scope, Time: f.now(), Rows: &n, Command: "sallyport rest --method get --url " + path, Partial: partial}, data})
+	f.out = append(f.out, shown{netenv.Export{File: f.file(kind), Type: typ, Scope: scope, Time: f.now(), Rows: &n, Command: "sallyport rest --method get --url " + path, Partial: partial}, data})
 	found := make([]identified, n)
 	for i, r := range rows {
 		if err := json.Unmarshal(r, &found[i]); err != nil {
@@ -112,9 +162,9 @@ func (f *factsOf) list(file, typ, path, version, scope string, partial bool) ([]
 
 // optional reads a list that this server may not have: as of the ML service, or
 // of a registered type of sources.
-func (f *factsOf) optional(file, typ, path, scope string) ([]identified, error) {
+func (f *factsOf) optional(kind, typ, path, scope string) ([]identified, error) {
 	for _, version := range []string{"2024-10-01", client.SallyportVersion} {
-		found, err := f.list(file, typ, path, version, scope, true)
+		found, err := f.list(kind, typ, path, version, scope, true)
 		if err == nil {
 			return found, nil
 		}
@@ -170,9 +220,10 @@ func unbound() []netenv.Skip {
 	return later
 }
 
-// checkBefore judges the environment before something is done to it.
-func (a *app) checkBefore(ctx context.Context, paths []string, skips []netenv.Skip) error {
-	g, err := a.facts(ctx, paths, true)
+// checkBefore judges the environment of resource groups before something is done
+// to it.
+func (a *app) checkBefore(ctx context.Context, paths, groups []string, skips []netenv.Skip) error {
+	g, err := a.facts(ctx, paths, serverScope{on: true, groups: groups})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/cmd/sallyport/output"
 )
@@ -259,7 +260,11 @@ checks everything anew.`,
 				return nil, err
 			}
 			if len(environment) > 0 {
-				if err := a.checkBefore(ctx, environment, nil); err != nil {
+				cluster, err := arm.ParseID(resource)
+				if err != nil {
+					return nil, usagef("argument --resource-id: %v", err)
+				}
+				if err := a.checkBefore(ctx, environment, []string{n.group, cluster.GroupID().String()}, nil); err != nil {
 					return nil, err
 				}
 			}
