@@ -28,7 +28,7 @@ func outside(t *testing.T) (dir string, p *process, s *store.Store) {
 	if got := p.line(); got != "serves" {
 		t.Fatal(got)
 	}
-	return dir, p, openStore(t, store.Config{Endpoints: []string{"unix://" + filepath.Join(dir, "s")}, Timeout: 500 * time.Millisecond})
+	return dir, p, openStore(t, store.Config{Endpoints: []string{"unix://" + filepath.Join(dir, "s")}, Timeout: time.Second})
 }
 
 // etcd freezes, thaws, is killed and comes back: calls fail as Unavailable
