@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// jobFile is a command job as az's YAML has it. What is not done here is read,
+// so that it can be refused by name.
+type jobFile struct {
+	Schema               string            `json:"$schema"`
+	Type                 string            `json:"type"`
+	Name                 string            `json:"name"`
+	DisplayName          string            `json:"display_name"`
+	ExperimentName       string            `json:"experiment_name"`
+	Description          string            `json:"description"`
+	Command              string            `json:"command"`
+	Code                 string            `json:"code"`
+	Environment          json.RawMessage   `json:"environment"`
+	EnvironmentVariables map[string]scalar `json:"environment_variables"`
+	Compute              string            `json:"compute"`
+	Resources            *struct {
+		InstanceType  string         `json:"instance_type"`
+		InstanceCount *int           `json:"instance_count"`
+		ShmSize       string         `json:"shm_size"`
+		DockerArgs    string         `json:"docker_args"`
+		Properties    map[string]any `json:"properties"`
+	} `json:"resources"`
+	Limits *struct {
+		Timeout int64 `json:"timeout"` // seconds
+	} `json:"limits"`
+	RetrySettings *struct {
+		MaxRetries int `json:"max_retries"`
+	} `json:"retry_settings"`
+	Distribution *struct {
+		Type                    string `json:"type"`
+		ProcessCountPerInstance *int   `json:"process_count_per_instance"`
+		WorkerCount             *int   `json:"worker_count"`
+		ParameterServerCount    *int   `json:"parameter_server_count"`
+	} `json:"distribution"`
+	Inputs        map[string]any    `json:"inputs"`
+	Outputs       map[string]any    `json:"outputs"`
+	Identity      map[string]any    `json:"identity"`
+	QueueSettings map[string]any    `json:"queue_settings"`
+	Services      map[string]any    `json:"services"`
+	Tags          map[string]string `json:"tags"`
+}
+
+// scalar is a YAML value that is meant as text.
+type scalar string
+
+// UnmarshalJSON takes text, numbers and booleans.
+func (s *scalar) UnmarshalJSON(raw []byte) error {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		*s = scalar(text)
+		return nil
+	}
+	if len(raw) > 0 && (raw[0] == '{' || raw[0] == '[') {
+		return fmt.Errorf("a value must be text, a number or a boolean")
+	}
+	*s = scalar(raw)
+	return nil
+}
+
+func readJobFile(path string) (*jobFile, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, trust.Errorf(trust.Invalid, "the job file cannot be read").Because(err)
+	}
+	var kind struct{ Type string }
+	if err := yaml.Unmarshal(data, &kind); err != nil {
+		return nil, trust.Errorf(trust.Invalid, "%s is not YAML", path).Because(err)
+	}
+	if kind.Type != "" && kind.Type != "command" {
+		return nil, trust.Errorf(trust.Unsupported, "%s: a job of type %s is not supported; command jobs are run", path, kind.Type)
+	}
+	j := new(jobFile)
+	if err := yaml.UnmarshalStrict(data, j); err != nil {
+		return nil, trust.Errorf(trust.Invalid, "%s does not read as a command job", path).Because(err)
+	}
+	if j.Command == "" || len(j.Environment) == 0 || j.Compute == "" {
+		return nil, trust.Errorf(trust.Invalid, "%s: a command job needs command, environment and compute", path)
+	}
+	return j, nil
+}
+
+// body is the job as ARM takes it.
+func (j *jobFile) body(workspace, environment string) map[string]any {
+	p := texts("displayName", j.DisplayName, "experimentName", j.ExperimentName, "description", j.Description, "codeId", j.Code)
+	p["jobType"], p["command"], p["environmentId"] = "Command", j.Command, environment
+	p["computeId"] = j.Compute
+	if !strings.HasPrefix(j.Compute, "/") {
+		p["computeId"] = workspace + "/computes/" + strings.TrimPrefix(j.Compute, "azureml:")
+	}
+	if len(j.EnvironmentVariables) > 0 {
+		p["environmentVariables"] = j.EnvironmentVariables
+	}
+	r := map[string]any{}
+	if j.Resources != nil {
+		r = texts("instanceType", j.Resources.InstanceType, "shmSize", j.Resources.ShmSize, "dockerArgs", j.Resources.DockerArgs)
+		if j.Resources.InstanceCount != nil {
+			r["instanceCount"] = *j.Resources.InstanceCount
+		}
+	}
+	more := map[string]any{}
+	if j.Resources != nil {
+		maps.Copy(more, j.Resources.Properties)
+	}
+	if j.RetrySettings != nil {
+		more["maxRetries"] = j.RetrySettings.MaxRetries
+	}
+	if len(more) > 0 {
+		r["properties"] = more
+	}
+	if len(r) > 0 {
+		p["resources"] = r
+	}
+	if j.Limits != nil {
+		p["limits"] = map[string]any{"jobLimitsType": "Command", "timeout": fmt.Sprintf("PT%dS", j.Limits.Timeout)}
+	}
+	if d := j.Distribution; d != nil {
+		kind := map[string]string{"pytorch": "PyTorch", "tensorflow": "TensorFlow", "mpi": "Mpi"}[strings.ToLower(d.Type)]
+		if kind == "" {
+			kind = d.Type
+		}
+		m := map[string]any{"distributionType": kind}
+		for name, n := range map[string]*int{"processCountPerInstance": d.ProcessCountPerInstance, "workerCount": d.WorkerCount, "parameterServerCount": d.ParameterServerCount} {
+			if n != nil {
+				m[name] = *n
+			}
+		}
+		p["distribution"] = m
+	}
+	for name, m := range map[string]map[string]any{"inputs": j.Inputs, "outputs": j.Outputs, "services": j.Services, "queueSettings": j.QueueSettings} {
+		if len(m) > 0 {
+			p[name] = m // the server says why it does not take them
+		}
+	}
+	if kind, ok := j.Identity["type"].(string); ok {
+		p["identity"] = map[string]any{"identityType": kind}
+	}
+	if len(j.Tags) > 0 {
+		p["tags"] = j.Tags
+	}
+	return map[string]any{"properties": p}
+}
+
+// environmentID finds or makes the environment that a job names.
+func (a *app) environmentID(ctx context.Context, workspace string, raw json.RawMessage) (string, error) {
+	var name string
+	if json.Unmarshal(raw, &name) != nil {
+		var inline struct {
+			Image string          `json:"image"`
+			Build json.RawMessage `json:"build"`
+			Conda json.RawMessage `json:"conda_file"`
+		}
+		if err := json.Unmarshal(raw, &inline); err != nil || inline.Image == "" || len(inline.Build) > 0 || len(inline.Conda) > 0 {
+			return "", trust.Errorf(trust.Invalid, "environment: name an image; images are not built here")
+		}
+		return a.anonymous(ctx, workspace, inline.Image)
+	}
+	if strings.HasPrefix(name, "/") {
+		return name, nil
+	}
+	name, prefixed := strings.CutPrefix(name, "azureml:")
+	if !prefixed {
+		return a.anonymous(ctx, workspace, name)
+	}
+	if base, ok := strings.CutSuffix(name, "@latest"); ok {
+		v, err := a.get(ctx, workspace+"/environments/"+base, mlVersion)
+		if err != nil {
+			return "", err
+		}
+		latest, _ := v.(map[string]any)["latestVersion"].(string)
+		if latest == "" {
+			return "", trust.Errorf(trust.NotFound, "the environment %s has no version", base)
+		}
+		return workspace + "/environments/" + base + "/versions/" + latest, nil
+	}
+	base, version, ok := strings.Cut(name, ":")
+	if !ok {
+		return "", trust.Errorf(trust.Invalid, "environment: 'azureml:%s' must read azureml:NAME:VERSION or azureml:NAME@latest", name)
+	}
+	return workspace + "/environments/" + base + "/versions/" + version, nil
+}
+
+// anonymous is an image without a name of its own, as az has it: one version
+// per image.
+func (a *app) anonymous(ctx context.Context, workspace, image string) (string, error) {
+	sum := sha256.Sum256([]byte(image))
+	id := workspace + "/environments/CliV2AnonymousEnvironment/versions/" + hex.EncodeToString(sum[:16])
+	_, err := a.begin(ctx, "Naming the image", client.Request{Method: http.MethodPut, Path: id, Version: mlVersion,
+		Body: map[string]any{"properties": map[string]any{"image": image, "isAnonymous": true}}})
+	return id, err
+}
