@@ -131,8 +131,9 @@ func TestProviders(t *testing.T) {
 	}
 }
 
+// TestFeatures is not parallel: other clients' tests register the same feature,
+// and only the first of them sees Registering.
 func TestFeatures(t *testing.T) {
-	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	features, err := armfeatures.NewClient(the.admin.SubscriptionID, administrator(t), options())
@@ -163,6 +164,9 @@ func TestFeatures(t *testing.T) {
 	}
 	if _, err := features.Get(ctx, namespace, "None", nil); code(err) != "FeatureNotFound" {
 		t.Errorf("no such feature: %v", err)
+	}
+	if r, err := features.Unregister(ctx, namespace, name, nil); err != nil || value(r.Properties.State) != "Unregistering" {
+		t.Errorf("unregistered: %+v, %v", r.FeatureResult, err)
 	}
 }
 
