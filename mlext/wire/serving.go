@@ -1,0 +1,76 @@
+package wire
+
+import "time"
+
+// Endpoint is an online endpoint: a name that is scored, on one compute.
+type Endpoint struct {
+	UID     string `json:"uid"`
+	Name    string `json:"name"`
+	Compute string `json:"compute"` // uid
+	// Keys are SHA-256 digests, hex, of the keys that may score: the cluster
+	// never has the keys. Empty: only tokens may.
+	Keys []string `json:"keys,omitempty"`
+	// Traffic is percent by name of deployment; the sum is 0 or 100.
+	Traffic map[string]int `json:"traffic,omitempty"`
+}
+
+// Deployment is an online deployment: replicas of one model server.
+type Deployment struct {
+	UID          string            `json:"uid"`
+	Name         string            `json:"name"`
+	Endpoint     string            `json:"endpoint"` // uid
+	Image        string            `json:"image"`
+	Environment  map[string]string `json:"environment,omitempty"`
+	InstanceType string            `json:"instanceType,omitempty"` // "": the compute's default
+	Resources    Resources         `json:"resources,omitzero"`     // within the instance type's limits
+	Instances    int               `json:"instances"`              // replicas; with Scale, where it begins
+	Scale        *Scale            `json:"scale,omitempty"`
+	Scoring      Route             `json:"scoring"`
+	Liveness     *Probe            `json:"liveness,omitempty"`
+	Readiness    *Probe            `json:"readiness,omitempty"`
+	Request      RequestSettings   `json:"request"`
+}
+
+// Scale is Azure's target utilization: busy replicas and queued requests, per
+// replica (Azure: routing of azureml-fe).
+type Scale struct {
+	Min         int `json:"min"`
+	Max         int `json:"max"`
+	Target      int `json:"target"`                // percent
+	PollingSecs int `json:"pollingIntervalSeconds"` // between decisions
+}
+
+// Route is where a model server answers.
+type Route struct {
+	Path string `json:"path"`
+	Port int    `json:"port"`
+}
+
+// Probe is Kubernetes', with Azure's defaults filled in. Times are in seconds.
+type Probe struct {
+	Route
+	InitialDelay int `json:"initialDelaySeconds"`
+	Period       int `json:"periodSeconds"`
+	Timeout      int `json:"timeoutSeconds"`
+	Success      int `json:"successThreshold"`
+	Failure      int `json:"failureThreshold"`
+}
+
+// RequestSettings bound what a replica is asked. Times are in milliseconds.
+type RequestSettings struct {
+	Timeout       int `json:"timeoutMs"`
+	MaxConcurrent int `json:"maxConcurrentPerInstance"`
+	MaxQueueWait  int `json:"maxQueueWaitMs"`
+}
+
+// DeploymentStatus is how a deployment is. Version is for the next long poll.
+type DeploymentStatus struct {
+	Version  string    `json:"version,omitempty"`
+	Observed int64     `json:"observedGeneration,omitempty"` // of the object that this is about
+	State    string    `json:"state"`                        // Updating, Scaling, Succeeded, Failed
+	Code     string    `json:"code,omitempty"`               // ImagePullLoopBackOff, PodUnschedulable, …
+	Reason   string    `json:"reason,omitempty"`
+	Wanted   int       `json:"wanted"`
+	Ready    int       `json:"ready"` // replicas of the newest form that take requests
+	Since    time.Time `json:"since,omitzero"`
+}
