@@ -2,7 +2,8 @@
 // processes of their own, in front of a real API server, with a real node where
 // one can run. What two rooms get wrong together is found in requestpath; here
 // is what only the whole does: what takes a right away, what survives kill -9,
-// which clusters and consumers it works for.
+// which clusters and consumers it works for. Package ml tells the stories of
+// machine learning.
 //
 // Everything is short by default. SALLYPORT_E2E_RUNS=200 makes the distribution
 // of revocation times out of 200 runs. SALLYPORT_E2E_LONG=1 sends 100 MB instead

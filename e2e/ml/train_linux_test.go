@@ -1,4 +1,4 @@
-package e2e
+package ml
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,56 +13,17 @@ import (
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/e2e/installation"
-	"github.com/sallyport/sallyport/internal/devcluster"
 	"github.com/sallyport/sallyport/mlext/wire"
 )
 
-const (
-	mlVersion  = "2024-04-01"
-	mlImage    = "dev.sallyport.test/sallyport-ml:1"
-	trainImage = "dev.sallyport.test/train:1"
-	mlworkload = "Microsoft.MachineLearningServices/workspaces/mlworkload"
-)
-
-// ml is the shared world with workspaces and the extension in its cluster.
-type ml struct {
-	*world
-	t *testing.T
-}
-
-func (m *ml) cli(args ...string) string {
-	m.t.Helper()
-	out, err := m.CLI(m.t.Context(), args...)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return out
-}
-
-// refused is a command that must fail and say so.
-func (m *ml) refused(says string, args ...string) {
-	m.t.Helper()
-	if out, err := m.CLI(m.t.Context(), args...); err == nil || !strings.Contains(err.Error(), says) {
-		m.t.Fatalf("%v: want a failure that says %q, got %v\n%s", args, says, err, out)
-	}
-}
-
-func (m *ml) kubectl(args ...string) string {
-	m.t.Helper()
-	out, err := m.Cluster.Kubectl(m.t.Context(), args...)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return out
-}
-
-// in adds where a workspace's things are.
-func (m *ml) in(workspace string, args ...string) []string {
-	return append(args, "-g", m.GroupName(), "-w", workspace)
-}
-
-func (m *ml) workspaceID(name string) string {
-	return m.Group + "/providers/Microsoft.MachineLearningServices/workspaces/" + name
+// A workspace trains on a real node, through the gateway and the extension.
+func TestAWorkspaceTrains(t *testing.T) {
+	m := start(t)
+	m.whole()
+	m.failing()
+	m.several()
+	m.isolated()
+	m.withoutBinding()
 }
 
 // submit writes a job's YAML and creates it.
@@ -128,92 +88,6 @@ func (m *ml) log(ctx context.Context, name, file string) (string, error) {
 	}
 	var part struct{ Content string }
 	return part.Content, json.Unmarshal(res.Body, &part)
-}
-
-func (m *ml) images() {
-	m.t.Helper()
-	dir := m.t.TempDir()
-	cmd := exec.CommandContext(m.t.Context(), "go", "build", "-o", dir, "../examples/train")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		m.t.Fatalf("%v\n%s", err, out)
-	}
-	for _, image := range []devcluster.Image{
-		{Name: mlImage, Files: []devcluster.ImageFile{{Path: "/sallyport-ml", From: m.Program("sallyport-ml")}}, Entrypoint: []string{"/sallyport-ml"}},
-		{Name: trainImage, Files: []devcluster.ImageFile{{Path: "/train", From: filepath.Join(dir, "train")}}, Entrypoint: []string{"/train"}},
-	} {
-		if err := m.Cluster.AddImage(m.t.Context(), image); err != nil {
-			m.t.Fatal(err)
-		}
-	}
-}
-
-// A workspace trains on a real node, through the gateway and the extension.
-func TestAWorkspaceTrains(t *testing.T) {
-	w := start(t)
-	if w.nodes == 0 {
-		t.Skip("no real node: containers do not run")
-	}
-	m := &ml{w, t}
-	m.images()
-	m.cli("ml", "workspace", "create", "-g", m.GroupName(), "-n", "trainer", "-o", "none")
-	m.kubectl("create", "namespace", "training")
-	m.kubectl("create", "namespace", wire.Namespace)
-	attach := m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "k8s", "--resource-id", m.ClusterID(), "--namespace", "training", "-o", "none")
-
-	// What is missing is said in order, with what to type.
-	m.refused("sallyport aks trustedaccess rolebinding create", attach...)
-	m.refused("TrustedAccessRoleBindingNotFound", m.in("trainer", "ml", "job", "create", "-f", m.jobFile(), "-n", "early")...)
-	m.cli("cluster", "accept-roles", "-g", m.GroupName(), "-n", m.Name, "--kubeconfig", m.Cluster.Kubeconfig(), "--kube-context", "dev",
-		"--roles", mlworkload, "--namespace", wire.Namespace, "--apply", "--yes", "-o", "none")
-	eventually(t, "the server knows of the acceptance", time.Minute, func(ctx context.Context) error {
-		out, err := m.CLI(ctx, "cluster", "status", "-g", m.GroupName(), "-n", m.Name, "-o", "json")
-		if err == nil && !strings.Contains(strings.ToLower(out), strings.ToLower(mlworkload)) {
-			err = fmt.Errorf("status %s", out)
-		}
-		return err
-	})
-	m.bind("trainer")
-	eventually(t, "the compute is tried again by itself", time.Minute, func(ctx context.Context) error {
-		out, err := m.CLI(ctx, m.in("trainer", "ml", "compute", "show", "-n", "k8s", "--query", "provisioningErrors[0].error.code", "-o", "tsv")...)
-		if err == nil && out != "ExtensionNotInstalled" {
-			err = fmt.Errorf("its error is %q", out)
-		}
-		return err
-	})
-	m.install("training")
-	m.refused("NamespaceRefused", append(m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "wrong"), "--resource-id", m.ClusterID(), "--namespace", "default")...)
-	m.cli(attach...)
-
-	m.whole()
-	m.failing()
-	m.several()
-	m.isolated()
-	m.withoutBinding()
-}
-
-func (m *ml) jobFile() string {
-	file := m.Path("early.yaml")
-	if err := os.WriteFile(file, []byte("type: command\ncommand: /train\nenvironment: "+trainImage+"\ncompute: k8s\n"), 0o600); err != nil {
-		m.t.Fatal(err)
-	}
-	return file
-}
-
-func (m *ml) bind(workspace string) {
-	m.t.Helper()
-	m.cli("aks", "trustedaccess", "rolebinding", "create", "-g", m.GroupName(), "--cluster-name", m.Name, "-n", "ml-"+workspace,
-		"--source-resource-id", m.workspaceID(workspace), "--roles", mlworkload, "-o", "none")
-}
-
-// install applies the extension's manifest with the owner's rights.
-func (m *ml) install(namespace string) {
-	m.t.Helper()
-	manifest := m.cli(m.in("trainer", "ml", "extension", "manifest", "--cluster-name", m.Name, "--namespace", namespace, "--image", mlImage)...)
-	if err := m.Cluster.Apply(m.t.Context(), manifest); err != nil {
-		m.t.Fatal(err)
-	}
-	m.kubectl("rollout", "status", "-n", wire.Namespace, "deployment/sallyport-ml-gateway", "deployment/sallyport-ml-operator", "--timeout=90s")
 }
 
 // whole: lines are readable while the job runs, it can be canceled, one that
@@ -312,12 +186,14 @@ func (m *ml) isolated() {
 	m.until("private", "Running", "")
 	uid := m.kubectl("get", "trainingjobs", "-n", wire.Namespace, "-o", `jsonpath={.items[?(@.spec.job.name=="private")].spec.job.uid}`)
 	compute := m.kubectl("get", "computes", "-n", wire.Namespace, "-o", `jsonpath={.items[0].spec.uid}`)
-	other, err := m.NewService(ctx, "Microsoft.MachineLearningServices/workspaces", "other")
+	other, err := m.NewService(ctx, workspaces, "other")
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	m.bind("other")
-	third, _, _ := m.service(m.t, deployer) // holds services/proxy
+	third, err := m.NewService(ctx, "Contoso.Prober/probers", "third")
+	m.must(err)
+	m.must(third.Bind(ctx, "third", prober))
 	hc := m.HTTP(2)
 	defer hc.CloseIdleConnections()
 	ask := func(s *installation.Service, own, method, path, body string) (int, string) {
@@ -408,9 +284,22 @@ func (m *ml) withoutBinding() {
 	})
 	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "private")...)
 	m.until("private", "Canceled", "")
-	m.cli(m.in("trainer", "ml", "compute", "detach", "-n", "k8s", "--yes")...)
-	if left := m.kubectl("get", "computes", "-n", wire.Namespace, "-o", "name"); left != "" {
-		m.t.Errorf("left in the cluster: %s", left)
+}
+
+// Detaching and deleting leave nothing in the cluster.
+func TestNothingIsLeft(t *testing.T) {
+	m := start(t)
+	const name = "passing"
+	m.cli("ml", "workspace", "create", "-g", m.GroupName(), "-n", name, "-o", "none")
+	m.bind(name)
+	before := m.kubectl("get", "computes", "-n", wire.Namespace, "-o", "name")
+	m.cli(m.in(name, "ml", "compute", "attach", "--type", "Kubernetes", "-n", "k8s", "--resource-id", m.ClusterID(), "--namespace", "training", "-o", "none")...)
+	if during := m.kubectl("get", "computes", "-n", wire.Namespace, "-o", "name"); during == before {
+		t.Error("the compute is not in the cluster")
 	}
-	m.cli("ml", "workspace", "delete", "-g", m.GroupName(), "-n", "trainer", "--yes")
+	m.cli(m.in(name, "ml", "compute", "detach", "-n", "k8s", "--yes")...)
+	if left := m.kubectl("get", "computes", "-n", wire.Namespace, "-o", "name"); left != before {
+		t.Errorf("left in the cluster: %s, before %s", left, before)
+	}
+	m.cli("ml", "workspace", "delete", "-g", m.GroupName(), "-n", name, "--yes")
 }
