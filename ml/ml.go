@@ -15,6 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/operation"
 	"github.com/sallyport/sallyport/store"
 )
@@ -93,7 +94,7 @@ func (m *ML) Handlers() map[string]operation.Handler {
 
 // issuer of ml's own assertions. Nothing is served there: the public key is
 // handed over in the federated credential.
-func (m *ML) issuer() string { return m.Base + "/ml" }
+func (m *ML) issuer() string { return wire.Issuer(m.Base) }
 
 const (
 	credentialName   = "sallyport-ml"

@@ -2,13 +2,38 @@ package wire
 
 import "time"
 
+// ScorePath is where an endpoint is scored, below Health.Scoring.
+func ScorePath(endpoint string) string { return "/api/v1/endpoint/" + endpoint + "/score" }
+
+// Issuer of what the ML service signs with its own key; base is the server's URL.
+func Issuer(base string) string { return base + "/ml" }
+
+// ScoringAudience is whom a token for one endpoint is for: extension is the
+// audience of its cluster's extension. An endpoint made anew has another uid.
+func ScoringAudience(extension, endpointUID string) string {
+	return extension + "/endpoints/" + endpointUID
+}
+
+// ScoringToken is the claims of a token that scores one endpoint: a JWT that the
+// ML service signs (ES256, kid the key's SHA-256 thumbprint). Times are Unix
+// seconds.
+type ScoringToken struct {
+	Issuer   string `json:"iss"` // see Issuer
+	Audience string `json:"aud"` // see ScoringAudience
+	Subject  string `json:"sub"` // oid of the workspace that the endpoint belongs to
+	Issued   int64  `json:"iat"`
+	Expires  int64  `json:"exp"`
+	ID       string `json:"jti,omitempty"`
+}
+
 // Endpoint is an online endpoint: a name that is scored, on one compute.
 type Endpoint struct {
 	UID     string `json:"uid"`
 	Name    string `json:"name"`
 	Compute string `json:"compute"` // uid
 	// Keys are SHA-256 digests, hex, of the keys that may score: the cluster
-	// never has the keys. Empty: only tokens may.
+	// never has the keys. Empty: tokens may (ScoringToken), and keys may not; else
+	// the other way round.
 	Keys []string `json:"keys,omitempty"`
 	// Traffic is percent by name of deployment; the sum is 0 or 100.
 	Traffic map[string]int `json:"traffic,omitempty"`
@@ -36,7 +61,7 @@ type Deployment struct {
 type Scale struct {
 	Min         int `json:"min"`
 	Max         int `json:"max"`
-	Target      int `json:"target"`                // percent
+	Target      int `json:"target"`                 // percent
 	PollingSecs int `json:"pollingIntervalSeconds"` // between decisions
 }
 

@@ -58,6 +58,10 @@ type Health struct {
 	Message    string   `json:"message,omitempty"`
 	Namespaces []string `json:"namespaces"` // that may be attached
 	Keys       int64    `json:"keys"`       // number of the last key set that was handed over
+	// Scoring is the URL that scoring paths (ScorePath) follow, without a slash at
+	// its end; "": there is none, and ScoringMessage says why.
+	Scoring        string `json:"scoring,omitempty"`
+	ScoringMessage string `json:"scoringMessage,omitempty"`
 }
 
 // Keys is the authority's key set, handed over: the payload of a JWS signed by
