@@ -110,6 +110,9 @@ type Job struct {
 	Servers      int               `json:"servers,omitempty"`      // TensorFlow's parameter servers
 	Timeout      int64             `json:"timeoutSeconds,omitempty"`
 	Retries      int               `json:"retries,omitempty"`
+	Mounts       []Mount           `json:"mounts,omitempty"`
+	// WorkDir is where the command runs; "": where the image says.
+	WorkDir string `json:"workDir,omitempty"`
 }
 
 // States of a job, a part of Azure's.
