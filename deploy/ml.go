@@ -123,12 +123,12 @@ func mlRights(namespaces []string) []rbac.Explained {
 		out = append(out, rbac.Explained{Why: why, Object: made, Rules: reasons}, rbac.Explained{Object: binding})
 	}
 	role(wire.Namespace, mlext.GatewayAccount, mlext.GatewayAccount, "What the gateway may do with the extension's own objects.",
-		may("It keeps what workspaces attached and submitted.", own, []string{"computes", "trainingjobs"}, all),
+		may("It keeps what workspaces attached and submitted.", own, []string{"computes", "trainingjobs", "onlineendpoints", "onlinedeployments"}, all),
 		may("It says whether the operator lives.", "coordination.k8s.io", []string{"leases"}, []string{"get"}, mlext.OperatorLease),
 		may("It keeps newer key sets of the authority.", "", []string{"configmaps"}, []string{"get", "update"}, mlext.KeysConfigMap))
 	role(wire.Namespace, mlext.OperatorAccount, mlext.OperatorAccount, "What the operator may do with the extension's own objects.",
-		may("It reads jobs, and lets them go when what ran for them is gone.", own, []string{"trainingjobs"}, append(slices.Clone(read), "patch")),
-		may("It says what becomes of them.", own, []string{"trainingjobs/status"}, []string{"update"}),
+		may("It reads jobs and deployments, and lets them go when what ran for them is gone.", own, []string{"trainingjobs", "onlinedeployments"}, append(slices.Clone(read), "patch")),
+		may("It says what becomes of them.", own, []string{"trainingjobs/status", "onlinedeployments/status"}, []string{"update"}),
 		may("One operator works at a time.", "coordination.k8s.io", []string{"leases"}, []string{"create"}),
 		may("The same.", "coordination.k8s.io", []string{"leases"}, []string{"get", "update"}, mlext.OperatorLease))
 	role("", mlext.OperatorAccount, mlext.OperatorAccount, "The only right outside namespaces: sizes that the owner has named.",
@@ -137,9 +137,10 @@ func mlRights(namespaces []string) []rbac.Explained {
 		role(ns, mlext.GatewayAccount, mlext.GatewayAccount, "Consent: workspaces may attach namespace "+ns+". The gateway makes nothing here.",
 			may("It tells whether the namespace is there.", "", []string{"namespaces"}, []string{"get"}, ns),
 			may("It knows whose logs to read.", "", []string{"pods"}, read),
-			may("It reads logs of pods. Kubernetes cannot say: of jobs only.", "", []string{"pods/log"}, []string{"get"}))
-		role(ns, mlext.OperatorAccount, mlext.OperatorAccount, "Consent: workspaces' jobs may run in namespace "+ns+".",
+			may("It reads logs of pods. Kubernetes cannot say: of workspaces' only.", "", []string{"pods/log"}, []string{"get"}))
+		role(ns, mlext.OperatorAccount, mlext.OperatorAccount, "Consent: workspaces' jobs and model servers may run in namespace "+ns+".",
 			may("It runs jobs and ends them.", "batch", []string{"jobs"}, append(slices.Clone(read), "create", "delete")),
+			may("It runs model servers, replaces and ends them.", "apps", []string{"deployments"}, append(slices.Clone(read), "create", "update", "delete")),
 			may("The nodes of a job find each other by name.", "", []string{"services"}, []string{"get", "create", "delete"}),
 			may("It sees how they are.", "", []string{"pods"}, read),
 			may("It says why one waits.", "", []string{"events"}, []string{"list"}),
@@ -195,6 +196,8 @@ func mlKinds() []rbac.Explained {
 	return []rbac.Explained{
 		kind("A namespace that a workspace attached.", "ml.sallyport.dev", "computes", "compute", "Compute", "Namespaced", ours, false),
 		kind("A command job of a workspace.", "ml.sallyport.dev", "trainingjobs", "trainingjob", "TrainingJob", "Namespaced", ours, true),
+		kind("A name that a workspace serves models under.", "ml.sallyport.dev", "onlineendpoints", "onlineendpoint", "OnlineEndpoint", "Namespaced", ours, false),
+		kind("Replicas of a model server.", "ml.sallyport.dev", "onlinedeployments", "onlinedeployment", "OnlineDeployment", "Namespaced", ours, true),
 		kind("The sizes that jobs may ask for, as in Azure: yours to make.", "amlarc.azureml.com", "instancetypes", "instancetype", "InstanceType", "Cluster", instance, false),
 	}
 }
@@ -239,7 +242,7 @@ func (o MLOptions) mlDeployment(account string) rbac.Explained {
 		SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: ptr(true), RunAsUser: ptr[int64](65532), RunAsGroup: ptr[int64](65532), FSGroup: ptr[int64](65532),
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
 	}
-	why := "Runs jobs, and says what becomes of them. It dials this API server; nothing dials it."
+	why := "Runs jobs and model servers, and says what becomes of them. It dials this API server; nothing dials it."
 	if part == "gateway" {
 		why = "The door. Its logs of jobs are lost with the pod unless they lie on a claim (--log-claim)."
 		c.Args = append(c.Args, "--listen=:8443", "--issuer="+o.Issuer, "--tenant="+o.Tenant, "--audience="+o.Audience, "--ml-key="+mlDir+"/"+mlKeyFile, "--log-dir="+mlLogs+"/logs")

@@ -15,9 +15,10 @@ var (
 )
 
 const (
-	DeploymentLabel = "ml.sallyport.dev/deployment" // on what runs for an OnlineDeployment, pods among it: its uid
-	Server          = "server"                      // the container of a model server
-	RouterAccount   = "sallyport-ml-router"
+	DeploymentLabel     = "ml.sallyport.dev/deployment" // on what runs for an OnlineDeployment, pods among it: its uid
+	DeploymentFinalizer = "ml.sallyport.dev/deployment" // the operator removes what runs first
+	Server              = "server"                      // the container of a model server
+	RouterAccount       = "sallyport-ml-router"
 	// RouterService is where endpoints are scored, under Azure's name for it.
 	RouterService = "azureml-fe"
 )
@@ -57,6 +58,18 @@ type OnlineDeploymentSpec struct {
 	// Deployment.Scale is set, within its bounds; whoever writes the rest of the
 	// spec keeps it.
 	Scaled int `json:"scaled,omitempty"`
+}
+
+// NewOnlineEndpoint makes the object of an endpoint.
+func NewOnlineEndpoint(s OnlineEndpointSpec) *OnlineEndpoint {
+	return &OnlineEndpoint{TypeMeta: typeMeta(OnlineEndpoints, "OnlineEndpoint"),
+		ObjectMeta: metav1.ObjectMeta{Namespace: wire.Namespace, Name: EndpointName(s.Endpoint.UID)}, Spec: s}
+}
+
+// NewOnlineDeployment makes the object of a deployment.
+func NewOnlineDeployment(s OnlineDeploymentSpec) *OnlineDeployment {
+	return &OnlineDeployment{TypeMeta: typeMeta(OnlineDeployments, "OnlineDeployment"),
+		ObjectMeta: metav1.ObjectMeta{Namespace: wire.Namespace, Name: DeploymentName(s.Deployment.UID), Finalizers: []string{DeploymentFinalizer}}, Spec: s}
 }
 
 // EndpointName and DeploymentName are names of objects.

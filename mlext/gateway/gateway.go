@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/kubernetes"
@@ -44,9 +45,9 @@ type Config struct {
 // Gateway serves the ML service. Run must be running.
 type Gateway struct {
 	Config
-	keys *keys
-	logs *collector
-	jobs *waker // by name of a TrainingJob
+	keys    *keys
+	logs    *collector
+	changed *waker // by name of a TrainingJob or OnlineDeployment
 }
 
 // New reads the keys that were handed over.
@@ -54,7 +55,7 @@ func New(ctx context.Context, c Config) (*Gateway, error) {
 	if c.Issuer == "" || c.Tenant == "" || c.Audience == "" || c.RefreshKey == nil {
 		return nil, errors.New("the gateway needs issuer, tenant, audience and the ML service's key")
 	}
-	g := &Gateway{Config: c, jobs: newWaker(), keys: &keys{issuer: c.Issuer, audience: c.Audience, refresh: c.RefreshKey,
+	g := &Gateway{Config: c, changed: newWaker(), keys: &keys{issuer: c.Issuer, audience: c.Audience, refresh: c.RefreshKey,
 		maps: c.Kube.CoreV1().ConfigMaps(wire.Namespace), now: c.Now, log: c.Log}}
 	var err error
 	if g.logs, err = newCollector(c.Logs, c.Kube, c.Namespaces, c.Now, c.Log); err != nil {
@@ -63,23 +64,29 @@ func New(ctx context.Context, c Config) (*Gateway, error) {
 	return g, g.keys.load(ctx)
 }
 
-// Run follows jobs and logs until ctx ends.
+// Run follows jobs, deployments and logs until ctx ends.
 func (g *Gateway) Run(ctx context.Context) error {
 	factory := dynamicinformer.NewFilteredDynamicSharedInformerFactory(g.Dynamic, 0, wire.Namespace, nil)
-	informer := factory.ForResource(mlext.TrainingJobs).Informer()
 	changed := func(o any) {
 		if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
 			o = t.Obj
 		}
 		if u, ok := o.(*unstructured.Unstructured); ok {
-			g.jobs.wake(u.GetName())
+			g.changed.wake(u.GetName())
 		}
 	}
-	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: changed}); err != nil {
-		return fmt.Errorf("follow jobs: %w", err)
+	var informers []cache.SharedIndexInformer
+	for _, kind := range []schema.GroupVersionResource{mlext.TrainingJobs, mlext.OnlineDeployments} {
+		informer := factory.ForResource(kind).Informer()
+		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: changed}); err != nil {
+			return fmt.Errorf("follow %s: %w", kind.Resource, err)
+		}
+		informers = append(informers, informer)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { informer.RunWithContext(ctx) })
+	for _, i := range informers {
+		wg.Go(func() { i.RunWithContext(ctx) })
+	}
 	err := g.logs.run(ctx)
 	wg.Wait()
 	return err
@@ -242,8 +249,8 @@ func (g *Gateway) putJob(ctx context.Context, owner mlext.Owner, j wire.Job) err
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(g.Namespaces, c.Spec.Namespace) {
-		return coded(trust.Conflict, wire.NamespaceRefused, "the cluster's owner does not let the ML extension into namespace %s any more", c.Spec.Namespace)
+	if err := g.admits(c.Spec.Namespace); err != nil {
+		return err
 	}
 	if j.InstanceType == "" {
 		j.InstanceType = c.Spec.DefaultInstanceType
@@ -257,6 +264,14 @@ func (g *Gateway) putJob(ctx context.Context, owner mlext.Owner, j wire.Job) err
 		_, err = g.job(ctx, owner, j.UID)
 	}
 	return err
+}
+
+// admits tells whether the owner still lets the extension into a namespace.
+func (g *Gateway) admits(namespace string) error {
+	if !slices.Contains(g.Namespaces, namespace) {
+		return coded(trust.Conflict, wire.NamespaceRefused, "the cluster's owner does not let the ML extension into namespace %s any more", namespace)
+	}
+	return nil
 }
 
 // maxNodes of one job.
@@ -287,7 +302,7 @@ func (g *Gateway) status(ctx context.Context, owner mlext.Owner, uid, after stri
 	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
 	for {
-		woken := g.jobs.next(mlext.JobName(uid)) // before reading, so that no change is missed
+		woken := g.changed.next(mlext.JobName(uid)) // before reading, so that no change is missed
 		j, err := g.job(ctx, owner, uid)
 		if err != nil {
 			return nil, err

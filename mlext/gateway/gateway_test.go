@@ -95,7 +95,7 @@ func newGateway(t *testing.T, authority *signer) *Gateway {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	g := &Gateway{Config: Config{Issuer: issuer, Tenant: tenant, Audience: audience, Now: time.Now, Log: log},
-		keys: &keys{issuer: issuer, audience: audience, now: time.Now, log: log}, jobs: newWaker()}
+		keys: &keys{issuer: issuer, audience: audience, now: time.Now, log: log}, changed: newWaker()}
 	if err := g.keys.set(10, authority.set()); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,8 @@ func TestEveryPathAsksForAToken(t *testing.T) {
 	server := httptest.NewServer(g.Handler())
 	defer server.Close()
 	for _, call := range []string{"GET /health", "PUT /computes/x", "DELETE /computes/x", "PUT /jobs/x", "GET /jobs/x", "DELETE /jobs/x", "POST /jobs/x/cancel",
-		"GET /jobs/x/logs", "GET /jobs/x/logs/node-0/attempt-0", "GET /none", "GET /../../x"} {
+		"GET /jobs/x/logs", "GET /jobs/x/logs/node-0/attempt-0",
+		"PUT /endpoints/x", "DELETE /endpoints/x", "PUT /deployments/x", "GET /deployments/x", "DELETE /deployments/x", "GET /deployments/x/logs", "GET /none", "GET /../../x"} {
 		method, path, _ := strings.Cut(call, " ")
 		req, err := http.NewRequest(method, server.URL+wire.Prefix+path, strings.NewReader("{}"))
 		if err != nil {

@@ -82,6 +82,7 @@ func (g *Gateway) Handler() http.Handler {
 		}
 		return g.logs.read(c.ctx, c.r.PathValue("uid"), c.r.PathValue("node")+"/"+c.r.PathValue("attempt"), offset, wait(c.r))
 	})
+	g.routeServing(on)
 	mux.HandleFunc("PUT "+at+"/keys", func(w http.ResponseWriter, r *http.Request) {
 		signed, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
 		if err == nil {

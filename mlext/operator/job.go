@@ -29,16 +29,19 @@ const (
 
 func ptr[T any](v T) *T { return &v }
 
-// nameOf is the name of everything that runs for a job: readable, and its own.
-func nameOf(j *wire.Job) string {
-	name := strings.Trim(notName.ReplaceAllString(strings.ToLower(j.Name), "-"), "-")
+// nameOf is the name of everything that runs for a job.
+func nameOf(j *wire.Job) string { return objectName(j.Name, "job-", j.UID) }
+
+// objectName is readable, and a thing's own.
+func objectName(name, prefix, uid string) string {
+	name = strings.Trim(notName.ReplaceAllString(strings.ToLower(name), "-"), "-")
 	if len(name) > 40 {
 		name = strings.TrimRight(name[:40], "-")
 	}
-	if name == "" || name[0] < 'a' || name[0] > 'z' { // it is a Service's name too
-		name = "job-" + name
+	if name == "" || name[0] < 'a' || name[0] > 'z' { // it may be a Service's name too
+		name = prefix + name
 	}
-	return strings.TrimRight(name, "-") + "-" + j.UID[:8]
+	return strings.TrimRight(name, "-") + "-" + uid[:8]
 }
 
 var notName = regexp.MustCompile(`[^a-z0-9-]+`)
@@ -68,20 +71,12 @@ func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.Persis
 	for _, word := range argv(j.Command) {
 		container.Command = append(container.Command, literal(word))
 	}
-	pod := corev1.PodSpec{
-		RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: ptr(false), EnableServiceLinks: ptr(false),
-		SecurityContext: &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
-		NodeSelector:    kind.NodeSelector,
-		Tolerations: []corev1.Toleration{
-			{Key: "ml.azure.com/amlarc", Operator: corev1.TolerationOpExists}, {Key: "amlarc-workload", Operator: corev1.TolerationOpExists},
-		},
-	}
-	if _, ok := resources.Limits[gpu]; ok {
-		pod.Tolerations = append(pod.Tolerations, corev1.Toleration{Key: gpu, Operator: corev1.TolerationOpExists})
-	}
-	if err := mounts(&pod, &container, j, claims); err != nil {
+	pod := workload(kind, resources)
+	pod.RestartPolicy = corev1.RestartPolicyNever
+	if err := sharedMemory(&pod, &container, j.ShmSize); err != nil {
 		return nil, err
 	}
+	mounts(&pod, &container, claims)
 	if j.Nodes > 1 {
 		pod.Subdomain = name // <name>-<index>.<name> is each one's address
 	}
@@ -100,6 +95,22 @@ func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.Persis
 		spec.ActiveDeadlineSeconds = ptr(j.Timeout)
 	}
 	return &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: name, Labels: labels(j)}, Spec: spec}, nil
+}
+
+// workload is what all pods of workspaces have in common.
+func workload(kind wire.InstanceType, resources corev1.ResourceRequirements) corev1.PodSpec {
+	pod := corev1.PodSpec{
+		AutomountServiceAccountToken: ptr(false), EnableServiceLinks: ptr(false),
+		SecurityContext: &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+		NodeSelector:    kind.NodeSelector,
+		Tolerations: []corev1.Toleration{
+			{Key: "ml.azure.com/amlarc", Operator: corev1.TolerationOpExists}, {Key: "amlarc-workload", Operator: corev1.TolerationOpExists},
+		},
+	}
+	if _, ok := resources.Limits[gpu]; ok {
+		pod.Tolerations = append(pod.Tolerations, corev1.Toleration{Key: gpu, Operator: corev1.TolerationOpExists})
+	}
+	return pod
 }
 
 // services let the nodes of a job find each other: each by its name
@@ -137,14 +148,23 @@ func requirements(r wire.Resources) (corev1.ResourceRequirements, error) {
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
-// environment is the user's, and then what says which node of how many this is.
-func environment(j *wire.Job, master string) ([]corev1.EnvVar, error) {
+// variables are the user's.
+func variables(from map[string]string) ([]corev1.EnvVar, error) {
 	var env []corev1.EnvVar
-	for _, name := range slices.Sorted(maps.Keys(j.Environment)) {
+	for _, name := range slices.Sorted(maps.Keys(from)) {
 		if !envName.MatchString(name) {
 			return nil, trust.Errorf(trust.Invalid, "%q is not an environment variable's name", name)
 		}
-		env = append(env, corev1.EnvVar{Name: name, Value: literal(j.Environment[name])})
+		env = append(env, corev1.EnvVar{Name: name, Value: literal(from[name])})
+	}
+	return env, nil
+}
+
+// environment is the user's, and then what says which node of how many this is.
+func environment(j *wire.Job, master string) ([]corev1.EnvVar, error) {
+	env, err := variables(j.Environment)
+	if err != nil {
+		return nil, err
 	}
 	add := func(name, value string) { env = append(env, corev1.EnvVar{Name: name, Value: value}) }
 	name := nameOf(j)
@@ -181,15 +201,21 @@ const (
 	claimPath  = "ml.azure.com/mountpath"
 )
 
-func mounts(pod *corev1.PodSpec, container *corev1.Container, j *wire.Job, claims []corev1.PersistentVolumeClaim) error {
-	if j.ShmSize != "" {
-		size, err := resource.ParseQuantity(j.ShmSize)
-		if err != nil || size.Sign() <= 0 {
-			return trust.Errorf(trust.Invalid, "the shared memory size %q is no quantity like 2Gi", j.ShmSize)
-		}
-		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "shm", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &size}}})
-		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: "shm", MountPath: "/dev/shm"})
+// sharedMemory of a size; "": what the runtime gives.
+func sharedMemory(pod *corev1.PodSpec, container *corev1.Container, text string) error {
+	if text == "" {
+		return nil
 	}
+	size, err := resource.ParseQuantity(text)
+	if err != nil || size.Sign() <= 0 {
+		return trust.Errorf(trust.Invalid, "the shared memory size %q is no quantity like 2Gi", text)
+	}
+	pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "shm", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &size}}})
+	container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: "shm", MountPath: "/dev/shm"})
+	return nil
+}
+
+func mounts(pod *corev1.PodSpec, container *corev1.Container, claims []corev1.PersistentVolumeClaim) {
 	for i, c := range claims {
 		at := c.Annotations[claimPath]
 		if !strings.HasPrefix(at, "/") || strings.Contains(at, ":") {
@@ -199,5 +225,4 @@ func mounts(pod *corev1.PodSpec, container *corev1.Container, j *wire.Job, claim
 		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c.Name}}})
 		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: name, MountPath: at})
 	}
-	return nil
 }

@@ -23,7 +23,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -99,99 +98,89 @@ func pause(ctx context.Context, d time.Duration) bool {
 // operator is one term.
 type operator struct {
 	Config
-	queue workqueue.TypedRateLimitingInterface[string] // uids
-	jobs  cache.SharedIndexInformer                    // TrainingJobs
-	batch map[string]cache.SharedIndexInformer         // by namespace
-	pods  map[string]cache.SharedIndexInformer
+	jobs  cache.SharedIndexInformer            // TrainingJobs
+	batch map[string]cache.SharedIndexInformer // by namespace
+	pods  map[string]cache.SharedIndexInformer // of jobs
+
+	deployments cache.SharedIndexInformer            // OnlineDeployments
+	apps        map[string]cache.SharedIndexInformer // by namespace
+	servers     map[string]cache.SharedIndexInformer // pods of deployments
 }
 
-const byJob = "job" // index of pods
+const byOwner = "owner" // index of pods: the uid that their label names
 
 func newOperator(c Config) *operator {
-	return &operator{Config: c, batch: map[string]cache.SharedIndexInformer{}, pods: map[string]cache.SharedIndexInformer{},
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 30*time.Second))}
+	none := func() map[string]cache.SharedIndexInformer { return map[string]cache.SharedIndexInformer{} }
+	return &operator{Config: c, batch: none(), pods: none(), apps: none(), servers: none()}
 }
 
 // run reconciles until ctx ends, and waits for what it started.
 func (o *operator) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	training, err := o.training()
+	if err != nil {
+		return err
+	}
+	serving, err := o.serving()
+	if err != nil {
+		return err
+	}
 	var wg sync.WaitGroup
-	var synced []cache.InformerSynced
-	start := func(i cache.SharedIndexInformer, uid func(any) string) error {
-		enqueue := func(v any) {
-			if t, ok := v.(cache.DeletedFinalStateUnknown); ok {
-				v = t.Obj
-			}
-			if id := uid(v); id != "" {
-				o.queue.Add(id)
-			}
-		}
-		if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: enqueue, UpdateFunc: func(_, v any) { enqueue(v) }, DeleteFunc: enqueue}); err != nil {
-			return err
-		}
-		synced = append(synced, i.HasSynced)
-		wg.Go(func() { i.RunWithContext(ctx) })
-		return nil
-	}
-	labelled := func(v any) string {
-		if m, ok := v.(metav1.Object); ok {
-			return m.GetLabels()[mlext.JobLabel]
-		}
-		return ""
-	}
-	o.jobs = dynamicinformer.NewFilteredDynamicSharedInformerFactory(o.Dynamic, 0, wire.Namespace, nil).ForResource(mlext.TrainingJobs).Informer()
-	err := start(o.jobs, func(v any) string {
-		if u, ok := v.(*unstructured.Unstructured); ok {
-			return strings.TrimPrefix(u.GetName(), "j-")
-		}
-		return ""
-	})
-	for _, ns := range o.Namespaces {
-		factory := informers.NewSharedInformerFactoryWithOptions(o.Kube, 0, informers.WithNamespace(ns),
-			informers.WithTweakListOptions(func(l *metav1.ListOptions) { l.LabelSelector = mlext.JobLabel }))
-		o.batch[ns], o.pods[ns] = factory.Batch().V1().Jobs().Informer(), factory.Core().V1().Pods().Informer()
-		if err == nil {
-			err = o.pods[ns].AddIndexers(cache.Indexers{byJob: func(v any) ([]string, error) { return []string{labelled(v)}, nil }})
-		}
-		for _, i := range []cache.SharedIndexInformer{o.batch[ns], o.pods[ns]} {
-			if err == nil {
-				err = start(i, labelled)
-			}
-		}
-	}
-	if err == nil && cache.WaitForCacheSync(ctx.Done(), synced...) {
-		for range 4 {
-			wg.Go(func() { o.work(ctx) })
-		}
-		<-ctx.Done()
-	}
-	cancel()
-	o.queue.ShutDown()
+	wg.Go(func() { training.run(ctx) })
+	serving.run(ctx)
 	wg.Wait()
-	return err
+	return nil
 }
 
-func (o *operator) work(ctx context.Context) {
-	for {
-		uid, down := o.queue.Get()
-		if down {
-			return
+// training is the loop over jobs.
+func (o *operator) training() (*loop, error) {
+	l := newLoop("job", o.Log)
+	l.reconcile = o.reconcile
+	o.jobs = dynamicinformer.NewFilteredDynamicSharedInformerFactory(o.Dynamic, 0, wire.Namespace, nil).ForResource(mlext.TrainingJobs).Informer()
+	if err := l.follow(o.jobs, named("j-")); err != nil {
+		return nil, err
+	}
+	for _, ns := range o.Namespaces {
+		factory := o.labelled(ns, mlext.JobLabel)
+		o.batch[ns], o.pods[ns] = factory.Batch().V1().Jobs().Informer(), factory.Core().V1().Pods().Informer()
+		if err := followBoth(l, mlext.JobLabel, o.batch[ns], o.pods[ns]); err != nil {
+			return nil, err
 		}
-		again, err := o.reconcile(ctx, uid)
-		switch {
-		case err != nil:
-			if ctx.Err() == nil {
-				o.Log.WarnContext(ctx, "job not reconciled", "job", uid, "error", err)
-			}
-			o.queue.AddRateLimited(uid)
-		default:
-			o.queue.Forget(uid)
-			if again > 0 {
-				o.queue.AddAfter(uid, again)
-			}
+	}
+	return l, nil
+}
+
+// labelled are informers of what carries a label in a namespace.
+func (o *operator) labelled(ns, label string) informers.SharedInformerFactory {
+	return informers.NewSharedInformerFactoryWithOptions(o.Kube, 0, informers.WithNamespace(ns),
+		informers.WithTweakListOptions(func(l *metav1.ListOptions) { l.LabelSelector = label }))
+}
+
+// followBoth follows what was made and its pods, by the uid in their label.
+func followBoth(l *loop, label string, made, pods cache.SharedIndexInformer) error {
+	owner := func(v any) string {
+		if m, ok := v.(metav1.Object); ok {
+			return m.GetLabels()[label]
 		}
-		o.queue.Done(uid)
+		return ""
+	}
+	if err := pods.AddIndexers(cache.Indexers{byOwner: func(v any) ([]string, error) { return []string{owner(v)}, nil }}); err != nil {
+		return err
+	}
+	for _, i := range []cache.SharedIndexInformer{made, pods} {
+		if err := l.follow(i, owner); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// named reads the uid off the name of one of the extension's own objects.
+func named(prefix string) func(any) string {
+	return func(v any) string {
+		if u, ok := v.(*unstructured.Unstructured); ok {
+			return strings.TrimPrefix(u.GetName(), prefix)
+		}
+		return ""
 	}
 }
 
@@ -224,7 +213,7 @@ func (o *operator) reconcile(ctx context.Context, uid string) (again time.Durati
 	if err != nil || job == nil {
 		return 0, err
 	}
-	found, err := o.pods[t.Spec.Namespace].GetIndexer().ByIndex(byJob, uid)
+	found, err := o.pods[t.Spec.Namespace].GetIndexer().ByIndex(byOwner, uid)
 	if err != nil {
 		return 0, err
 	}
@@ -263,7 +252,7 @@ func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.J
 	if t.Status.State != "" {
 		return nil, o.fail(ctx, t, codeVanished, fmt.Sprintf("the Job %s/%s was deleted in the cluster", ns, name))
 	}
-	kind, err := o.instanceType(ctx, t)
+	kind, err := o.instanceType(ctx, t.Spec.Job.InstanceType, t.Spec.InstanceTypes)
 	if err == nil {
 		var claims *corev1.PersistentVolumeClaimList
 		if claims, err = o.Kube.CoreV1().PersistentVolumeClaims(ns).List(ctx, metav1.ListOptions{LabelSelector: claimLabel + "=true"}); err != nil {
@@ -316,12 +305,11 @@ func (o *operator) network(ctx context.Context, t *mlext.TrainingJob) (string, e
 
 // instanceType finds what a pod gets: the compute's own types first, then the
 // cluster's, then the default.
-func (o *operator) instanceType(ctx context.Context, t *mlext.TrainingJob) (wire.InstanceType, error) {
-	name := t.Spec.Job.InstanceType
+func (o *operator) instanceType(ctx context.Context, name string, own map[string]wire.InstanceType) (wire.InstanceType, error) {
 	if name == "" {
 		name = mlext.DefaultInstanceType
 	}
-	if kind, ok := t.Spec.InstanceTypes[name]; ok {
+	if kind, ok := own[name]; ok {
 		return kind, nil
 	}
 	u, err := o.Dynamic.Resource(mlext.InstanceTypes).Get(ctx, name, metav1.GetOptions{})
@@ -338,7 +326,7 @@ func (o *operator) instanceType(ctx context.Context, t *mlext.TrainingJob) (wire
 	if name == mlext.DefaultInstanceType {
 		return mlext.Default, nil
 	}
-	known := slices.Sorted(maps.Keys(t.Spec.InstanceTypes))
+	known := slices.Sorted(maps.Keys(own))
 	if list, err := o.Dynamic.Resource(mlext.InstanceTypes).List(ctx, metav1.ListOptions{}); err == nil {
 		for i := range list.Items {
 			known = append(known, list.Items[i].GetName())

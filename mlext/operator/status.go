@@ -63,7 +63,7 @@ func statusOf(job *batchv1.Job, pods []*corev1.Pod, events []corev1.Event) wire.
 	for _, p := range last {
 		running = running || !startOf(p.pod).IsZero()
 		scheduled = scheduled || p.pod.Spec.NodeName != ""
-		if code, reason := whyWaiting(p.pod); reason != "" && s.Reason == "" {
+		if code, reason := whyWaiting(p.pod, mlext.Container); reason != "" && s.Reason == "" {
 			s.Code, s.Reason = code, reason
 		}
 	}
@@ -106,9 +106,11 @@ func lastAttempts(pods []*corev1.Pod) []attempt {
 	return all
 }
 
-func mainOf(p *corev1.Pod) corev1.ContainerStatus {
+func mainOf(p *corev1.Pod) corev1.ContainerStatus { return containerOf(p, mlext.Container) }
+
+func containerOf(p *corev1.Pod, name string) corev1.ContainerStatus {
 	for _, c := range p.Status.ContainerStatuses {
-		if c.Name == mlext.Container {
+		if c.Name == name {
 			return c
 		}
 	}
@@ -131,19 +133,19 @@ func nodeOf(p *corev1.Pod, index, attempt int) wire.Node {
 		n.ExitCode = &t.ExitCode
 		_, n.Reason = whyEnded(t)
 	} else {
-		_, n.Reason = whyWaiting(p)
+		_, n.Reason = whyWaiting(p, mlext.Container)
 	}
 	return n
 }
 
 // whyWaiting says why a pod does not run; "" if it does, or nothing is wrong.
-func whyWaiting(p *corev1.Pod) (code, reason string) {
+func whyWaiting(p *corev1.Pod, container string) (code, reason string) {
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
 			return codeUnschedulable, "no node takes it: " + c.Message
 		}
 	}
-	w := mainOf(p).State.Waiting
+	w := containerOf(p, container).State.Waiting
 	if w == nil {
 		return "", ""
 	}

@@ -26,6 +26,20 @@ type ScoringToken struct {
 	ID       string `json:"jti,omitempty"`
 }
 
+// Codes of errors on what is served.
+const (
+	EndpointNotFound      = "EndpointNotFound"      // 404: and also when it is another workspace's
+	DeploymentNotFound    = "DeploymentNotFound"    // 404: the same
+	EndpointAlreadyExists = "EndpointAlreadyExists" // 409: the workspace has one of this name in the cluster
+	QuotaExceeded         = "QuotaExceeded"         // 409: of a cluster's endpoints or deployments
+)
+
+// How many a cluster has at most, as in Azure.
+const (
+	MaxEndpoints   = 60
+	MaxDeployments = 100
+)
+
 // Endpoint is an online endpoint: a name that is scored, on one compute.
 type Endpoint struct {
 	UID     string `json:"uid"`
@@ -48,6 +62,7 @@ type Deployment struct {
 	Environment  map[string]string `json:"environment,omitempty"`
 	InstanceType string            `json:"instanceType,omitempty"` // "": the compute's default
 	Resources    Resources         `json:"resources,omitzero"`     // within the instance type's limits
+	ShmSize      string            `json:"shmSize,omitempty"`      // a quantity
 	Instances    int               `json:"instances"`              // replicas; with Scale, where it begins
 	Scale        *Scale            `json:"scale,omitempty"`
 	Scoring      Route             `json:"scoring"`
@@ -86,6 +101,18 @@ type RequestSettings struct {
 	Timeout       int `json:"timeoutMs"`
 	MaxConcurrent int `json:"maxConcurrentPerInstance"`
 	MaxQueueWait  int `json:"maxQueueWaitMs"`
+}
+
+// States of a deployment. Failed is no last one: the cluster goes on trying.
+const (
+	Updating  = "Updating"
+	Scaling   = "Scaling" // as it should be, but for the number of replicas
+	Succeeded = "Succeeded"
+)
+
+// ServerLog is what the replicas of a deployment have written lately.
+type ServerLog struct {
+	Content string `json:"content"`
 }
 
 // DeploymentStatus is how a deployment is. Version is for the next long poll.
