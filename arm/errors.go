@@ -43,6 +43,7 @@ const (
 	Conflict                  = "Conflict"
 	OperationNotAllowed       = "OperationNotAllowed"
 	ResourceGroupBeingDeleted = "ResourceGroupBeingDeleted"
+	ScopeLocked               = "ScopeLocked"
 	InvalidResourceLocation   = "InvalidResourceLocation"
 	RoleAssignmentExists      = "RoleAssignmentExists"
 	QuotaExceeded             = "QuotaExceeded"

@@ -107,6 +107,9 @@ var Authorization = Versions{Tenant: true, Known: strings.Fields(`
 	2022-05-01-preview 2022-04-01 2021-04-01-preview 2020-10-01-preview 2020-08-01-preview 2020-04-01-preview 2020-03-01-preview
 	2018-12-01-preview 2018-09-01-preview 2018-07-01 2018-01-01-preview 2017-10-01-preview 2015-07-01 2015-06-01 2014-10-01-preview`)}
 
+// Locks are the versions of Microsoft.Authorization's locks.
+var Locks = Versions{Tenant: true, Known: strings.Fields("2020-05-01 2017-04-01 2016-09-01 2015-01-01")}
+
 // Insights are the versions of Microsoft.Insights' event types, which the
 // activity log is read by.
 var Insights = Versions{Tenant: true, Known: strings.Fields("2015-04-01 2014-04-01 2017-03-01-preview")}

@@ -13,6 +13,7 @@ const (
 	ResourcesVersion        = "2021-04-01"
 	ContainerServiceVersion = "2025-02-01"
 	AuthorizationVersion    = "2022-04-01"
+	LocksVersion            = "2016-09-01"
 	ExtensionsVersion       = "2023-05-01"
 	InsightsVersion         = "2015-04-01"
 	SallyportVersion        = "2026-11-01" // of what only Sallyport has

@@ -38,18 +38,20 @@ const (
 type pendingActivity struct {
 	store.Activity
 	stored bool
+	quiet  []store.Op // what its first transaction must find: no new lock
 }
 
 type activityKey struct{}
 
 // commit is Store.Commit with the entry of the request that the context is of,
-// if there is one. The entry stands last: conflicts keep their index.
+// if there is one. The entry, and what must hold with it, stand last: conflicts
+// keep their index.
 func (c *Control) commit(ctx context.Context, ops ...store.Op) (int64, error) {
 	p, _ := ctx.Value(activityKey{}).(*pendingActivity)
 	if p == nil || p.stored {
 		return c.Store.Commit(ctx, ops...)
 	}
-	revision, err := c.Store.Commit(ctx, append(slices.Clone(ops), store.Put(p.Activity))...)
+	revision, err := c.Store.Commit(ctx, append(append(slices.Clone(ops), p.quiet...), store.Put(p.Activity))...)
 	p.stored = err == nil
 	return revision, err
 }
@@ -62,7 +64,7 @@ func (k *call) recorded() (*answer, error) {
 	p := &pendingActivity{Activity: k.activity()}
 	k.ctx = context.WithValue(k.ctx, activityKey{}, p)
 	k.entry = p
-	a, err := k.route.handle(k)
+	a, err := k.change()
 	if err == nil && p.stored {
 		return a, nil
 	}
@@ -82,15 +84,32 @@ func (k *call) recorded() (*answer, error) {
 	return a, err
 }
 
-// activity is the entry of this request.
-func (k *call) activity() store.Activity {
-	id := k.id
-	if k.route.method != http.MethodPost {
-		if whole, err := arm.ParseID("/" + strings.Join(k.path, "/")); err == nil && k.route.drop > 0 {
-			id = whole // an assignment, not the scope that the right is asked for
+// change runs the handler of a request that is to change something, unless what
+// it would change is locked. Where the handler asks for the right, it asks for
+// locks after that.
+func (k *call) change() (*answer, error) {
+	if k.route.action != handlerAsks {
+		if err := k.demandUnlocked(); err != nil {
+			return nil, err
 		}
 	}
-	typ := k.route.typ
+	return k.route.handle(k)
+}
+
+// target is what a request changes: an assignment, say, and not the scope that
+// the right is asked for.
+func (k *call) target() arm.ID {
+	if k.route.method != http.MethodPost && k.route.drop > 0 {
+		if whole, err := arm.ParseID("/" + strings.Join(k.path, "/")); err == nil {
+			return whole
+		}
+	}
+	return k.id
+}
+
+// activity is the entry of this request.
+func (k *call) activity() store.Activity {
+	id, typ := k.target(), k.route.typ
 	if typ == "" {
 		typ = id.Type()
 	}

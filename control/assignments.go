@@ -240,21 +240,22 @@ func (k *call) describe(a store.Item[store.RoleAssignment], text string) (*answe
 	return ok(bodyOfAssignment(&a.Value)), nil
 }
 
-// scopeExists demands that the scope of an assignment is there: one on a name
-// that is made later would give rights on what nobody meant.
+// scopeExists demands that the scope of an assignment or a lock is there: one on
+// a name that is made later would mean what nobody meant.
 func (k *call) scopeExists() ([]store.Op, error) {
 	if k.id.IsRoot() {
 		return nil, nil
 	}
-	key := store.ResourceKey(k.id.String())
-	revision, there, err := k.revisionOf(key)
-	if err != nil {
-		return nil, err
+	for _, key := range []string{store.ResourceKey(k.id.String()), store.ProvidedKey(k.id.String())} {
+		revision, there, err := k.revisionOf(key)
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			return []store.Op{store.Guard(key, revision)}, nil
+		}
 	}
-	if !there {
-		return nil, arm.NoResource(k.id)
-	}
-	return []store.Op{store.Guard(key, revision)}, nil
+	return nil, arm.NoResource(k.id)
 }
 
 // revisionOf finds any resource's revision.
@@ -308,12 +309,20 @@ func (k *call) anotherOwner(but string) (store.Op, error) {
 	return store.Op{}, arm.Errorf(trust.Conflict, "LastOwner", "The last role assignment of Owner at the root cannot be removed: nobody could administer this installation any more.")
 }
 
-// assignmentsBelow removes what is assigned at a resource and below it.
-func (c *Control) assignmentsBelow(ctx context.Context, id string) ([]store.Op, error) {
-	all, _, err := store.List[store.RoleAssignment](ctx, c.Store, store.ResourceKey(id)+"/")
+// attachedBelow removes what is assigned and locked at a resource that goes, and
+// below it.
+func (c *Control) attachedBelow(ctx context.Context, id string) ([]store.Op, error) {
+	assignments, _, err := store.List[store.RoleAssignment](ctx, c.Store, store.ResourceKey(id)+"/")
+	if err != nil {
+		return nil, err
+	}
+	locks, _, err := store.List[store.ManagementLock](ctx, c.Store, store.LocksBelow(id))
 	var ops []store.Op
-	for _, a := range all {
+	for _, a := range assignments {
 		ops = append(ops, store.Delete(a.Value.Key(), 0))
+	}
+	for _, l := range locks {
+		ops = append(ops, store.Delete(l.Value.Key(), 0))
 	}
 	return ops, err
 }

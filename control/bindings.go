@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/arm"
@@ -132,7 +133,7 @@ func (k *call) putBinding() (*answer, error) {
 		if conflict.Key == store.ResourceKey(k.id.String()) && first == 0 {
 			return nil, pending(arm.Updating) // another PUT made it first
 		}
-		if err := k.findParents(); err != nil { // they may have changed
+		if err := k.lookAgain(err); err != nil {
 			return nil, err
 		}
 	}
@@ -278,11 +279,21 @@ func (k *call) again(try func() (*answer, error)) (*answer, error) {
 		if a, err = try(); !errors.Is(err, store.ErrConflict) {
 			return a, err
 		}
-		if err := k.findParents(); err != nil {
+		if err := k.lookAgain(err); err != nil {
 			return nil, err
 		}
 	}
 	return nil, err
+}
+
+// lookAgain reads what may have changed around a write that lost a race: to a
+// lock, or to what it lies in.
+func (k *call) lookAgain(lost error) error {
+	var conflict *store.ConflictError
+	if errors.As(lost, &conflict) && strings.HasPrefix(conflict.Key, store.LocksPrefix) {
+		return k.demandUnlocked()
+	}
+	return k.findParents()
 }
 
 func (k *call) tryRemoveBinding() (*answer, error) {

@@ -108,7 +108,7 @@ func (c *Control) pruned(ctx context.Context, uid trust.ClusterUID, revision int
 
 // traces are what a cluster leaves in the store besides itself.
 func (c *Control) traces(ctx context.Context, r *store.Cluster) ([]store.Op, error) {
-	ops, err := c.assignmentsBelow(ctx, r.ID)
+	ops, err := c.attachedBelow(ctx, r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +301,7 @@ func (c *Control) removeShell(ctx context.Context, id string) error {
 			}
 			continue
 		}
-		ops, err := c.assignmentsBelow(ctx, id)
+		ops, err := c.attachedBelow(ctx, id)
 		if err != nil {
 			return err
 		}

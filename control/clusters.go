@@ -19,6 +19,8 @@ func (c *Control) clusterRoutes() []*route {
 		return &route{method: method, pattern: pattern, typ: clusterType, versions: arm.ContainerService, drop: drop,
 			action: clusterType + "/" + action, need: need | needSubscription | needGroup, handle: handle}
 	}
+	stop := r("POST", one+"/stop", "stop/action", 1, needCluster, func(k *call) (*answer, error) { return k.again(func() (*answer, error) { return k.setPower(true) }) })
+	stop.passesLocks = true
 	return []*route{
 		r("GET", "/subscriptions/{subscription}/providers/Microsoft.ContainerService/managedClusters", "read", 3, 0, (*call).listClusters),
 		r("GET", in, "read", 3, 0, (*call).listClusters),
@@ -27,7 +29,7 @@ func (c *Control) clusterRoutes() []*route {
 		r("PATCH", one, "write", 0, needCluster, (*call).patchCluster),
 		r("DELETE", one, "delete", 0, 0, func(k *call) (*answer, error) { return k.again(k.removeCluster) }),
 		r("POST", one+"/start", "start/action", 1, needCluster, func(k *call) (*answer, error) { return k.again(func() (*answer, error) { return k.setPower(false) }) }),
-		r("POST", one+"/stop", "stop/action", 1, needCluster, func(k *call) (*answer, error) { return k.again(func() (*answer, error) { return k.setPower(true) }) }),
+		stop,
 		r("POST", one+"/listClusterUserCredential", "listClusterUserCredential/action", 1, needCluster, (*call).userCredential),
 		r("POST", one+"/listClusterAdminCredential", "listClusterAdminCredential/action", 1, needCluster, (*call).adminCredential),
 	}

@@ -46,7 +46,7 @@ func TestErrorTable(t *testing.T) {
 	t.Parallel()
 	var w *world
 	signer, real := signed(t, &w)
-	w = newWorld(t, real, func(c *Config) { c.DemandRegistration = true })
+	w = newWorld(t, real, func(c *Config) { c.DemandRegistration = true; c.Providers = []Provider{(&pond{}).provider()} })
 	var slow *world
 	_, realToo := signed(t, &slow)
 	slow = newWorld(t, realToo, func(c *Config) { c.Throttle.Reads = Bucket{1, 0.01} })
@@ -58,7 +58,7 @@ func TestErrorTable(t *testing.T) {
 		}
 		return all
 	}
-	for _, ns := range []string{"Microsoft.ContainerService"} {
+	for _, ns := range []string{"Microsoft.ContainerService", "Contoso.Pond"} {
 		w.must(200, "POST", subPath+"/providers/"+ns+"/register?api-version=2021-04-01", nil)
 	}
 	w.must(201, "PUT", groupPath, map[string]any{"location": "local"})
@@ -72,6 +72,9 @@ func TestErrorTable(t *testing.T) {
 	if _, err := w.store.Commit(t.Context(), store.Update(going.Value, going.Revision)); err != nil {
 		t.Fatal(err)
 	}
+	w.must(200, "PUT", pondQuery(pondPath), map[string]any{"location": "local"})
+	w.must(201, "PUT", groupPath+"-kept", map[string]any{"location": "local"})
+	w.must(201, "PUT", lockPath(groupPath+"-kept", "keep"), level(readOnlyLock))
 	const clusters = "/providers/Microsoft.ContainerService/managedClusters/"
 	local := map[string]any{"location": "local"}
 	object := w.callers["stranger"].Object
@@ -132,6 +135,10 @@ func TestErrorTable(t *testing.T) {
 			func() *reply { return w.call("admin", "PUT", clusterPath, map[string]any{"location": "West Europe"}) }},
 		{409, "ResourceGroupBeingDeleted", `The resource group 'rg-going' is in deprovisioning state and cannot perform this operation\.`,
 			func() *reply { return w.call("admin", "PUT", groupPath+"-going"+clusters+"c", local) }},
+		{409, "ScopeLocked", `The scope '` + groupPath + `-kept' cannot perform delete operation because following scope\(s\) are locked: '` + groupPath + `-kept'\. Please remove the lock and try again\.`,
+			func() *reply { return w.call("admin", "DELETE", groupPath+"-kept", nil) }},
+		{409, "ScopeLocked", `The scope '` + groupPath + `-kept` + clusters + `c' cannot perform write operation because following scope\(s\) are locked: '` + groupPath + `-kept'\. Please remove the lock and try again\.`,
+			func() *reply { return w.call("admin", "PUT", groupPath+"-kept"+clusters+"c", local) }},
 		{412, "PreconditionFailed", `The condition 'If-Match' of the request is not met: the resource does not exist\.`,
 			func() *reply { return w.call("admin", "PUT", groupPath+clusters+"new", local, "If-Match", "*") }},
 		{412, "PreconditionFailed", `The condition 'If-None-Match' of the request is not met: the resource has ETag "[0-9a-f]+"\.`,
@@ -141,6 +148,9 @@ func TestErrorTable(t *testing.T) {
 				slow.must(200, "GET", subPath, nil)
 				return slow.call("admin", "GET", subPath, nil)
 			}},
+		// A provider's own limit, or that of what it asked.
+		{429, "TooManyRequests", `There are 40 fish, which is the limit\.`,
+			func() *reply { return w.call("admin", "PUT", pondQuery(pondPath+"/fish/shoal"), props()) }},
 	}
 	for _, row := range rows {
 		r := row.ask()

@@ -46,7 +46,7 @@ func (c *Control) childRoutes(child string, handle map[string]func(*call) (*answ
 				method, pattern, drop = what[:len(what)-4], pattern+"/{name}", 2
 			}
 			all = append(all, &route{method: method, pattern: pattern, drop: drop, action: "{type}/" + child + "/" + rights[method],
-				need: needSubscription | needGroup | needSource, handle: h})
+				need: needSubscription | needGroup | needSource, passesLocks: method == http.MethodDelete, handle: h})
 		}
 	}
 	return all

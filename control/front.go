@@ -7,42 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"runtime/debug"
-	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/trust"
-)
-
-// route is one method of one kind of path. What it says is checked by serveARM
-// before handle runs; a handler never sees a request that did not pass.
-type route struct {
-	method, pattern string
-	typ             string // resource type, for messages; "" means the path's own
-	versions        arm.Versions
-	// drop is how many segments at the end of the path do not belong to the id
-	// that the request is about: 1 for the type of a collection or an action.
-	drop int
-	// action is what the caller must be allowed on that id; "{type}" stands for
-	// the id's type, "{listed}" for the one that the path lists. anybody and handlerAsks are the only others.
-	action string
-	need   need
-	handle func(*call) (*answer, error)
-
-	segments []string
-}
-
-// need is what must exist before the handler runs.
-type need uint8
-
-const (
-	needSubscription need = 1 << iota
-	needGroup             // if the id lies in a group
-	needCluster           // the cluster that the id is or lies in
-	needSource            // the source that a child lies under
 )
 
 // call is one request that passed the checks so far.
@@ -119,7 +89,8 @@ func (k *call) guarded(h http.Header) (a *answer, err error) {
 }
 
 // pass is the order of the checks, ARM's: authentication, api-version,
-// subscription, provider, authorization, resource group, parent, and then the resource.
+// subscription, provider, authorization, resource group, parent, locks, and then
+// the resource.
 // Authorization before existence, so that no name can be probed. h are the
 // answer's headers.
 func (k *call) pass(h http.Header) (*answer, error) {
@@ -207,122 +178,6 @@ func (k *call) authenticate() error {
 		return arm.Errorf(trust.Unauthenticated, arm.InvalidAuthenticationToken, "The access token has been obtained for wrong audience '%.200s'. Please use '%s'.", caller.Audience, k.BaseURL)
 	}
 	k.caller = caller
-	return nil
-}
-
-// match finds the route, and the id that the request is about.
-func (k *call) match() error {
-	for seg := range strings.SplitSeq(k.request.URL.EscapedPath(), "/") {
-		if seg == "" {
-			continue // SDKs write "Namespace//type" where a resource has no parent
-		}
-		s, err := url.PathUnescape(seg)
-		if err != nil {
-			return noRoute(k.request)
-		}
-		if strings.Contains(s, "/") {
-			// One name for the route, several segments for the id.
-			return arm.Errorf(trust.Invalid, arm.BadRequest, "The request path '%.200s' has an encoded slash in a segment.", k.request.URL.EscapedPath())
-		}
-		k.path = append(k.path, s)
-	}
-	var methods []string
-	typed := false
-	for _, rt := range k.routes {
-		vars, fits := rt.fits(k.path)
-		if !fits || rt.typ == "" && typed {
-			continue // the type has routes of its own
-		}
-		// Whether a thing is there may be asked of everything that can be read.
-		asked := rt.method == http.MethodGet && k.request.Method == http.MethodHead
-		if rt.method != k.request.Method && !asked {
-			methods, typed = append(methods, rt.method), typed || rt.typ != ""
-			continue
-		}
-		id, err := arm.ParseID("/" + strings.Join(k.path[:len(k.path)-rt.drop], "/"))
-		if err != nil {
-			return err
-		}
-		k.route, k.vars, k.head = rt, vars, asked
-		k.id, k.connected = managed(id)
-		return nil
-	}
-	if len(methods) > 0 {
-		slices.Sort(methods)
-		return &methodError{allow: strings.Join(slices.Compact(methods), ", "),
-			cause: arm.Errorf(trust.Unsupported, arm.MethodNotAllowed, "The requested resource does not support http method '%.20s'.", k.request.Method)}
-	}
-	return noRoute(k.request)
-}
-
-// methodError is a 405, which must name what is allowed (RFC 9110, 15.5.6).
-type methodError struct {
-	cause *trust.Error
-	allow string
-}
-
-func (e *methodError) Error() string { return e.cause.Error() }
-func (e *methodError) Unwrap() error { return e.cause }
-
-func noRoute(r *http.Request) error {
-	return arm.Errorf(trust.NotFound, arm.NotFound, "No resource was found that matches the request path '%.200s'.", r.URL.Path)
-}
-
-// fits matches a path. "{name}" is one segment, "{name...}" any number of them,
-// once in a pattern; anything else is compared without regard to ASCII case.
-func (rt *route) fits(path []string) (map[string]string, bool) {
-	segs := rt.segments
-	tail := slices.IndexFunc(segs, func(s string) bool { return strings.HasSuffix(s, "...}") })
-	if tail < 0 && len(path) != len(segs) || tail >= 0 && len(path) < len(segs)-1 {
-		return nil, false
-	}
-	vars := map[string]string{}
-	one := func(pattern, s string) bool {
-		if name, ok := strings.CutPrefix(pattern, "{"); ok {
-			vars[strings.TrimSuffix(name, "}")] = s
-			return s != ""
-		}
-		return len(s) == len(pattern) && trust.Fold(s) == trust.Fold(pattern)
-	}
-	if tail < 0 {
-		tail = len(segs)
-	}
-	for i := 0; i < tail; i++ {
-		if !one(segs[i], path[i]) {
-			return nil, false
-		}
-	}
-	for i := len(segs) - 1; i > tail; i-- {
-		if !one(segs[i], path[len(path)-len(segs)+i]) {
-			return nil, false
-		}
-	}
-	return vars, true
-}
-
-// ours are the namespaces in which only the types of the route table exist.
-var ours = []string{"Microsoft.ContainerService", "Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features", "Microsoft.KubernetesConfiguration", "Sallyport.Access", "Sallyport.Identity"}
-
-// reserved refuses the generic routes for namespaces that are ours.
-func (k *call) reserved() error {
-	if k.route.typ != "" {
-		return nil
-	}
-	if k.foreign(k.id) {
-		return arm.Errorf(trust.NotFound, arm.InvalidResourceType, "The resource type '%s' could not be found in the namespace '%s' for api version '%s'.",
-			strings.Join(k.id.Chain[0].Types, "/"), k.id.Chain[0].Namespace, k.version)
-	}
-	if len(k.id.Chain) > 1 {
-		return noRoute(k.request) // a resource of one provider on one of another
-	}
-	for _, p := range k.id.Chain {
-		for _, ns := range ours {
-			if arm.SameID(p.Namespace, ns) {
-				return arm.Errorf(trust.NotFound, arm.InvalidResourceType, "The resource type '%s' could not be found in the namespace '%s' for api version '%s'.",
-					strings.Join(p.Types, "/"), p.Namespace, k.version)
-			}
-		}
-	}
 	return nil
 }
 

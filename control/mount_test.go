@@ -23,8 +23,11 @@ func (p *pond) provider() Provider {
 		},
 		Serve: func(_ context.Context, c *arm.Call) (*arm.Answer, error) {
 			p.calls = append(p.calls, c)
-			if c.ID.Name() == "shark" {
+			switch c.ID.Name() {
+			case "shark":
 				return nil, arm.Errorf(trust.Conflict, "TooBig", "A shark does not fit.")
+			case "shoal":
+				return nil, trust.Errorf(trust.Throttled, "There are %d fish, which is the limit.", 40)
 			}
 			return &arm.Answer{Status: http.StatusAccepted, Body: map[string]any{"a": 1}, Header: http.Header{"Location": {"there"}}}, nil
 		},

@@ -37,6 +37,8 @@ func validBody(rt *route) string {
 		return `{"properties":{"roleDefinitionId":"` + readerGUID + `","principalId":"p","principalType":"User"}}`
 	case definitionType:
 		return `{"properties":{"roleName":"r","assignableScopes":["` + groupPath + `"],"permissions":[{"actions":["*/read"],"notActions":["a/b"]}]}}`
+	case lockType:
+		return `{"properties":{"level":"CanNotDelete","notes":"n"}}`
 	case ownRoleType:
 		return `{"properties":{"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["pods"]}]}}`
 	case extensionType:

@@ -214,6 +214,9 @@ func (k *call) setProvider(want bool) (*answer, error) {
 	if err := k.may(k.vars["namespace"]+action, k.id); err != nil {
 		return nil, err
 	}
+	if err := k.demandUnlocked(); err != nil {
+		return nil, err
+	}
 	p, err := k.knownProvider(k.vars["namespace"])
 	if err != nil {
 		return nil, err

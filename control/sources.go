@@ -344,7 +344,7 @@ func (c *Control) dropOne(ctx context.Context, s store.Item[store.Source]) error
 	if err != nil {
 		return err
 	}
-	assignments, err := c.assignmentsBelow(ctx, s.Value.ID)
+	assignments, err := c.attachedBelow(ctx, s.Value.ID)
 	if err != nil {
 		return err
 	}

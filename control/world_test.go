@@ -230,6 +230,8 @@ func version(path string) string {
 		return arm.SallyportVersion
 	case strings.Contains(p, "/microsoft.kubernetesconfiguration/"):
 		return "2023-05-01"
+	case strings.Contains(p, "/microsoft.authorization/locks"):
+		return "2016-09-01"
 	case strings.Contains(p, "/microsoft.authorization/"):
 		return "2022-04-01"
 	case strings.Contains(p, "/microsoft.insights/eventtypes"):

@@ -42,7 +42,7 @@ const armPrefix = "/arm/"
 var permissions = map[ServerRole][]Permission{
 	RoleControl: {
 		{Installation{}.Key(), true},
-		{armPrefix, true}, {RolePrefix, true}, {UsesPrefix, true}, {DepartedPrefix, true},
+		{armPrefix, true}, {LocksPrefix, true}, {RolePrefix, true}, {UsesPrefix, true}, {DepartedPrefix, true},
 		{IdentityPrefix, true}, {FederatedPrefix, true}, {SharedKeyPrefix, true},
 		{ProvidedPrefix + "/", true}, // of the resource providers in the same process
 		{AgentPrefix, true}, {MandatePrefix, true},

@@ -28,6 +28,7 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Source{ID: "/subscriptions/s/resourceGroups/g/providers/A.B/c/d"},
 		store.Registrations{Subscription: "s"},
 		store.RoleAssignment{ID: "/providers/Microsoft.Authorization/roleAssignments/a"},
+		store.ManagementLock{Scope: "/subscriptions/s", Name: "l"},
 		store.Role{Role: trust.Role{SourceType: "A.B/c", Name: "r"}},
 		store.Identity{ClientID: "i"},
 		store.Federated{ClientID: "i", Name: "f"},

@@ -48,7 +48,7 @@ Nouns and arguments are az's. Begin with:
 	root.AddCommand(
 		a.loginCommand(), a.logoutCommand(), a.account(),
 		a.groupNoun(), a.aks(), a.cluster(), a.identity(), a.ad(), a.role(), a.monitor(),
-		a.feature(), a.provider(), a.extension(), a.resource(), a.clientSetup(),
+		a.feature(), a.provider(), a.extension(), a.resource(), a.lockNoun(), a.clientSetup(),
 		a.apply(), a.diff(), a.export(), a.ml(), a.k8sExtension(),
 		a.kubeconfigNoun(), a.image(), a.rest(), a.statusCommand(), a.versionCommand(), a.envNoun(),
 	)
