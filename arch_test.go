@@ -39,7 +39,7 @@ var arrows = map[string]string{
 	"agent/proxy":     "trust request rbac mandate tunnel",
 	"agent/reconcile": "trust rbac mandate",
 	"deploy":          "trust rbac mlext mlext/wire",
-	"ml":              "trust arm store operation client mlext/wire",
+	"ml":              "trust arm store operation client mlext/wire internal/seal",
 	"mlext":           "trust authn mlext/wire",
 	"mlext/wire":      "",
 

@@ -118,10 +118,10 @@ func (k *call) getOperation() (*answer, error) {
 		doc.Error = &e
 	}
 	a := ok(&doc)
+	if op.Reason != "" {
+		doc.Properties = map[string]any{"reason": op.Reason}
+	}
 	if !op.Done() {
-		if op.Reason != "" {
-			doc.Properties = map[string]any{"reason": op.Reason}
-		}
 		arm.RetryAfter(a.h(), retryAfter)
 	}
 	return a, nil

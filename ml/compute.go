@@ -274,6 +274,15 @@ func (k *call) removeCompute() (*arm.Answer, error) {
 		e.Hint = "sallyport ml job cancel -g " + k.ID.Group + " -w " + k.workspaceName() + " -n " + busy
 		return nil, e
 	}
+	served, err := k.servedOn(&r)
+	if err != nil {
+		return nil, err
+	}
+	if served != "" {
+		e := arm.Errorf(trust.Conflict, arm.Conflict, "The endpoint '%s' is on the compute '%s'.", served, k.ID.Name())
+		e.Hint = k.says("ml online-endpoint delete") + " -n " + served
+		return nil, e
+	}
 	op, err := k.operation(opDetach, &r)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package ml
 import (
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -25,7 +26,34 @@ type environmentBody struct {
 	CondaFile   string
 	IsArchived  bool
 	IsAnonymous bool
+	// InferenceConfig is where a model server in the image answers.
+	InferenceConfig *inferenceConfig
 }
+
+type inferenceConfig struct{ ScoringRoute, LivenessRoute, ReadinessRoute *routeBody }
+
+type routeBody struct {
+	Path string
+	Port int
+}
+
+// check of routes, so that what names the environment need not.
+func (c *inferenceConfig) check() error {
+	if c == nil {
+		return nil
+	}
+	for name, r := range map[string]*routeBody{"scoringRoute": c.ScoringRoute, "livenessRoute": c.LivenessRoute, "readinessRoute": c.ReadinessRoute} {
+		if r == nil {
+			continue
+		}
+		if !routePath.MatchString(r.Path) || r.Port < 1 || r.Port > 65535 {
+			return arm.BadParameter("properties.inferenceConfig."+name, "it needs a path that begins with '/' and a port from 1 to 65535")
+		}
+	}
+	return nil
+}
+
+var routePath = regexp.MustCompile(`^/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,1000}$`)
 
 func (k *call) putEnvironment() (*arm.Answer, error) {
 	b, err := k.decode()
@@ -50,6 +78,9 @@ func (k *call) putEnvironment() (*arm.Answer, error) {
 	case !validImage(e.Image):
 		return nil, arm.BadParameter("properties.image", "'%.200s' is not an image reference", e.Image)
 	}
+	if err := e.InferenceConfig.check(); err != nil {
+		return nil, err
+	}
 	old, write, err := k.old()
 	if err != nil {
 		return nil, err
@@ -62,6 +93,9 @@ func (k *call) putEnvironment() (*arm.Answer, error) {
 		}
 		if was.Image != e.Image {
 			return nil, arm.Errorf(trust.Conflict, arm.Conflict, "Version %s of the environment '%s' names the image %s and cannot name another. Make a new version.", k.ID.Name(), container.Name(), was.Image)
+		}
+		if !reflect.DeepEqual(was.InferenceConfig, e.InferenceConfig) {
+			return nil, arm.Errorf(trust.Conflict, arm.Conflict, "Version %s of the environment '%s' has another inferenceConfig, which cannot change. Make a new version.", k.ID.Name(), container.Name())
 		}
 		status = http.StatusOK
 	}
@@ -188,29 +222,34 @@ func (k *call) removeEnvironment() (*arm.Answer, error) {
 }
 
 // image resolves an environment's id to its image.
-func (k *call) image(environment string) (string, error) {
+func (k *call) image(id string) (string, error) {
+	e, err := k.environment(id)
+	return e.Image, err
+}
+
+// environment reads the one of an id.
+func (k *call) environment(environment string) (e environmentBody, err error) {
 	bad := func(format string, args ...any) error {
 		return arm.BadParameter("properties.environmentId", format, args...)
 	}
 	id, err := arm.ParseID(environment)
 	if err != nil || !arm.SameID(id.Type(), Namespace+"/"+Tracked+"/"+environments+"/"+versions) {
-		return "", bad("'%.300s' is not the id of an environment's version", environment)
+		return e, bad("'%.300s' is not the id of an environment's version", environment)
 	}
 	p := id
 	p.Chain = []arm.Provider{{Namespace: id.Chain[0].Namespace, Types: id.Chain[0].Types[:1:1], Names: id.Chain[0].Names[:1:1]}}
 	if !arm.SameID(p.String(), k.workspace.Value.ID) {
-		return "", bad("the environment is of another workspace")
+		return e, bad("the environment is of another workspace")
 	}
 	item, err := k.at(id)
 	if trust.KindOf(err) == trust.NotFound {
-		return "", bad("version %s of the environment '%s' does not exist", id.Name(), id.Parent().Name())
+		return e, bad("version %s of the environment '%s' does not exist", id.Name(), id.Parent().Name())
 	}
 	if err != nil {
-		return "", err
+		return e, err
 	}
-	var e environmentBody
 	if err := json.Unmarshal(item.Value.Properties, &e); err != nil {
-		return "", trust.Errorf(trust.Internal, "a stored environment cannot be read").Because(err)
+		return e, trust.Errorf(trust.Internal, "a stored environment cannot be read").Because(err)
 	}
-	return e.Image, nil
+	return e, nil
 }

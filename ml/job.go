@@ -195,7 +195,7 @@ func (k *call) readJob(b *body) (p jobPrivate, err error) {
 	if p.Job.Image, err = k.image(j.EnvironmentID); err != nil {
 		return p, err
 	}
-	compute, err := k.jobCompute(j.ComputeID)
+	compute, err := k.workspaceCompute("properties.computeId", j.ComputeID)
 	if err != nil {
 		return p, err
 	}
@@ -204,14 +204,9 @@ func (k *call) readJob(b *body) (p jobPrivate, err error) {
 		return p, err
 	}
 	p.ComputeID, p.Cluster, p.Job.Compute = compute.ID, private.Cluster, compute.UID
-	p.Job.Command, p.Job.Nodes, p.Job.Environment = j.Command, 1, map[string]string{}
-	for name, value := range j.EnvironmentVariables {
-		if !envVariable.MatchString(name) {
-			return p, arm.BadParameter("properties.environmentVariables", "'%.100s' is not an environment variable's name", name)
-		}
-		if value != nil {
-			p.Job.Environment[name] = *value
-		}
+	p.Job.Command, p.Job.Nodes = j.Command, 1
+	if p.Job.Environment, err = environmentVariables(j.EnvironmentVariables); err != nil {
+		return p, err
 	}
 	if j.Limits != nil && j.Limits.Timeout != nil {
 		d, err := duration(*j.Limits.Timeout)
@@ -226,12 +221,12 @@ func (k *call) readJob(b *body) (p jobPrivate, err error) {
 	return p, jobDistribution(&j, &p.Job)
 }
 
-// jobCompute finds the workspace's compute that a job names.
-func (k *call) jobCompute(compute string) (store.Provided, error) {
+// workspaceCompute finds the workspace's compute that a parameter names.
+func (k *call) workspaceCompute(parameter, compute string) (store.Provided, error) {
 	var none store.Provided
 	id, err := arm.ParseID(compute)
 	if err != nil || !arm.SameID(id.Type(), Namespace+"/"+Tracked+"/"+computes) || !arm.SameID(id.Parent().String(), k.workspace.Value.ID) {
-		return none, arm.BadParameter("properties.computeId", "'%.300s' is not the id of a compute of this workspace", compute)
+		return none, arm.BadParameter(parameter, "'%.300s' is not the id of a compute of this workspace", compute)
 	}
 	item, err := k.at(id)
 	if trust.KindOf(err) == trust.NotFound {
@@ -363,31 +358,6 @@ func jobDistribution(j *jobBody, out *wire.Job) error {
 	}
 	return nil
 }
-
-// duration reads the part of ISO 8601 that clients send: PnDTnHnMnS.
-func duration(s string) (time.Duration, error) {
-	m := isoDuration.FindStringSubmatch(s)
-	if m == nil || s == "P" || strings.HasSuffix(s, "T") {
-		return 0, fmt.Errorf("duration %q", s)
-	}
-	var d time.Duration
-	for i, unit := range []time.Duration{24 * time.Hour, time.Hour, time.Minute, time.Second} {
-		if m[i+1] == "" {
-			continue
-		}
-		n, err := strconv.Atoi(m[i+1])
-		if err != nil {
-			return 0, err
-		}
-		d += time.Duration(n) * unit
-	}
-	if d <= 0 || d > 365*24*time.Hour {
-		return 0, fmt.Errorf("duration %q", s)
-	}
-	return d, nil
-}
-
-var isoDuration = regexp.MustCompile(`^P(?:(\d{1,4})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,8})(?:\.0+)?S)?)?$`)
 
 // showJob puts what became of the job where Azure's clients look: status, and
 // the bag of strings "properties".

@@ -15,6 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/internal/seal"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/operation"
 	"github.com/sallyport/sallyport/store"
@@ -39,6 +40,7 @@ type Config struct {
 	// every audience.
 	Gateway string
 	Key     *ecdsa.PrivateKey // P-256: ml's own, the proof with which it is its workspaces
+	Seal    *seal.Sealer      // of endpoints' keys
 
 	Now func() time.Time // default: time.Now
 	Log *slog.Logger     // default: slog.Default()
@@ -59,8 +61,8 @@ type ML struct {
 
 // New checks the configuration.
 func New(c Config) (*ML, error) {
-	if c.Store == nil || c.Key == nil || c.Key.Curve != elliptic.P256() || c.Tenant == "" || !strings.HasPrefix(c.Base, "https://") {
-		return nil, errors.New("ml needs a store, a P-256 key, a tenant and the server's URL")
+	if c.Store == nil || c.Seal == nil || c.Key == nil || c.Key.Curve != elliptic.P256() || c.Tenant == "" || !strings.HasPrefix(c.Base, "https://") {
+		return nil, errors.New("ml needs a store, a seal key, a P-256 key, a tenant and the server's URL")
 	}
 	if c.Gateway == "" {
 		c.Gateway = c.Base
@@ -89,7 +91,8 @@ func New(c Config) (*ML, error) {
 
 // Handlers are the operations that ml knows, for operation.New.
 func (m *ML) Handlers() map[string]operation.Handler {
-	return map[string]operation.Handler{opAttach: m.attach, opDetach: m.detach, opFollow: m.follow, opCancel: m.cancel, opRemove: m.removeJob}
+	return map[string]operation.Handler{opAttach: m.attach, opDetach: m.detach, opFollow: m.follow, opCancel: m.cancel, opRemove: m.removeJob,
+		opEndpoint: m.provideEndpoint, opEndpointDelete: m.removeEndpoint, opDeployment: m.provideDeployment, opDeploymentDelete: m.removeDeployment}
 }
 
 // issuer of ml's own assertions. Nothing is served there: the public key is

@@ -24,6 +24,9 @@ const (
 	jobs         = "jobs"
 	environments = "environments"
 	versions     = "versions"
+	endpoints    = "onlineEndpoints"
+	deployments  = endpoints + "/deployments"
+	skus         = deployments + "/skus"
 )
 
 // linkVersion is the api-version in the URLs of operations.
@@ -44,6 +47,9 @@ func Types() []arm.ProvidedType {
 		t(environments, "GET PUT DELETE"),
 		t(environments+"/"+versions, "GET PUT DELETE"),
 		t(jobs, "GET PUT DELETE", "cancel", "getLogs"),
+		t(endpoints, "GET PUT PATCH DELETE", "listKeys", "regenerateKeys", "token"),
+		t(deployments, "GET PUT PATCH DELETE", "getLogs"),
+		t(skus, "GET"),
 	}
 }
 
@@ -70,6 +76,8 @@ func (m *ML) Serve(ctx context.Context, c *arm.Call) (*arm.Answer, error) {
 		return nil, err
 	}
 	switch {
+	case c.List && k.is(skus):
+		return k.listSKUs()
 	case c.List:
 		return k.list()
 	case c.Method == http.MethodGet:
@@ -79,17 +87,27 @@ func (m *ML) Serve(ctx context.Context, c *arm.Call) (*arm.Answer, error) {
 		}
 		return k.shown(http.StatusOK, &item)
 	}
-	handle := map[string]func(*call) (*arm.Answer, error){
-		"PUT computes": (*call).putCompute, "DELETE computes": (*call).removeCompute,
-		"PUT jobs": (*call).putJob, "DELETE jobs": (*call).deleteJob, "POST jobs cancel": (*call).cancelJob, "POST jobs getLogs": (*call).jobLogs,
-		"PUT environments": (*call).putContainer, "DELETE environments": (*call).removeContainer,
-		"PUT environments/versions": (*call).putEnvironment, "DELETE environments/versions": (*call).removeEnvironment,
-	}[strings.TrimSpace(c.Method+" "+k.kind+" "+c.Action)]
-	if handle == nil {
+	handle, ok := handlers[strings.TrimSpace(c.Method+" "+k.kind+" "+c.Action)]
+	if !ok {
 		return nil, arm.Errorf(trust.Unsupported, arm.MethodNotAllowed, "The requested resource does not support http method '%.20s'.", c.Method)
 	}
 	return handle(k)
 }
+
+// handlers of everything but reading, by method, folded type and action.
+var handlers = map[string]func(*call) (*arm.Answer, error){
+	"PUT computes": (*call).putCompute, "DELETE computes": (*call).removeCompute,
+	"PUT jobs": (*call).putJob, "DELETE jobs": (*call).deleteJob, "POST jobs cancel": (*call).cancelJob, "POST jobs getLogs": (*call).jobLogs,
+	"PUT environments": (*call).putContainer, "DELETE environments": (*call).removeContainer,
+	"PUT environments/versions": (*call).putEnvironment, "DELETE environments/versions": (*call).removeEnvironment,
+	"PUT onlineendpoints": (*call).putEndpoint, "PATCH onlineendpoints": (*call).putEndpoint, "DELETE onlineendpoints": (*call).deleteEndpoint,
+	"POST onlineendpoints listKeys": (*call).listKeys, "POST onlineendpoints regenerateKeys": (*call).regenerateKeys, "POST onlineendpoints token": (*call).token,
+	"PUT onlineendpoints/deployments": (*call).putDeployment, "PATCH onlineendpoints/deployments": (*call).putDeployment,
+	"DELETE onlineendpoints/deployments": (*call).deleteDeployment, "POST onlineendpoints/deployments getLogs": (*call).deploymentLogs,
+}
+
+// is tells whether the call is about a type.
+func (k *call) is(typ string) bool { return k.kind == trust.Fold(typ) }
 
 // Complete checks a workspace and says what the service says of it.
 func (m *ML) Complete(now, old *store.Source) error {
@@ -181,8 +199,20 @@ func (k *call) conditions(revision int64) error {
 // body is what a PUT sends. Members that have no field are kept as they are.
 type body struct {
 	Location   string
+	Kind       string
 	Tags       map[string]string
+	SKU        *sku
+	Identity   *struct{ Type string }
 	Properties json.RawMessage
+}
+
+// sku of a deployment: capacity is its number of instances.
+type sku struct {
+	Name     string `json:"name"`
+	Tier     string `json:"tier,omitempty"`
+	Size     string `json:"size,omitempty"`
+	Family   string `json:"family,omitempty"`
+	Capacity *int   `json:"capacity,omitempty"`
 }
 
 func (k *call) decode() (*body, error) {
@@ -240,7 +270,9 @@ type shape struct {
 	ID         string            `json:"id"`
 	Name       string            `json:"name"`
 	Type       string            `json:"type"`
+	Kind       string            `json:"kind,omitempty"`
 	Location   string            `json:"location,omitempty"`
+	SKU        *sku              `json:"sku,omitempty"`
 	Tags       map[string]string `json:"tags,omitempty"`
 	Properties json.RawMessage   `json:"properties"`
 	SystemData *arm.SystemData   `json:"systemData,omitempty"`
@@ -252,13 +284,17 @@ func (k *call) shape(r *store.Provided) (*shape, error) {
 			LastModifiedBy: r.Stamp.LastModifiedBy, LastModifiedByType: r.Stamp.LastModifiedByType, LastModifiedAt: arm.Time(r.Stamp.LastModifiedAt)}}
 	set := map[string]any{}
 	var err error
-	switch k.kind {
-	case computes:
+	switch {
+	case k.is(computes):
 		err = showCompute(r, set)
-	case jobs:
+	case k.is(jobs):
 		err = showJob(r, set)
-	case environments:
+	case k.is(environments):
 		err = k.showContainer(r, set)
+	case k.is(endpoints):
+		err = k.showEndpoint(r, s, set)
+	case k.is(deployments):
+		err = k.showDeployment(r, s, set)
 	default:
 		set["provisioningState"] = r.State
 	}

@@ -107,13 +107,19 @@ func (m *ML) look(ctx context.Context, id string) error {
 	return nil
 }
 
-// resume begins an operation for a compute or a job that stopped for want of
-// access, if there is access now.
+// lostAccess tells whether a resource failed because the workspace may not reach
+// its cluster.
+func lostAccess(r *store.Provided) bool {
+	return r.State == arm.Failed && r.Problem != nil && withoutAccess(&trust.Error{Code: r.Problem.Code})
+}
+
+// resume begins an operation for something that stopped for want of access, if
+// there is access now.
 func (m *ML) resume(ctx context.Context, w *store.Item[store.Source], item *store.Item[store.Provided]) error {
 	r := item.Value
 	var kind, cluster string
 	switch {
-	case strings.HasSuffix(r.Type, "/"+computes) && r.State == arm.Failed && r.Problem != nil && withoutAccess(&trust.Error{Code: r.Problem.Code}):
+	case strings.HasSuffix(r.Type, "/"+computes) && lostAccess(&r):
 		p, err := readCompute(&r)
 		if err != nil {
 			return err
@@ -125,6 +131,18 @@ func (m *ML) resume(ctx context.Context, w *store.Item[store.Source], item *stor
 			return err
 		}
 		kind, cluster = opFollow, p.Cluster
+	case strings.HasSuffix(r.Type, "/"+endpoints) && lostAccess(&r):
+		p, err := readEndpoint(&r)
+		if err != nil {
+			return err
+		}
+		kind, cluster = opEndpoint, p.Cluster
+	case strings.HasSuffix(r.Type, "/"+deployments) && lostAccess(&r):
+		p, err := readDeployment(&r)
+		if err != nil {
+			return err
+		}
+		kind, cluster = opDeployment, p.Cluster
 	default:
 		return nil
 	}
@@ -148,7 +166,7 @@ func (m *ML) takeUp(ctx context.Context, kind string, w *store.Item[store.Source
 		return err
 	}
 	op.Started, r.Operation = m.Now().UTC(), op.ID
-	if kind == opAttach {
+	if kind != opFollow {
 		r.State = arm.Updating
 	}
 	_, err = m.Store.Commit(ctx, store.Update(r, item.Revision), store.Create(op), store.Guard(w.Value.Key(), w.Revision))

@@ -23,6 +23,7 @@ import (
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/internal/seal"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/operation"
 	"github.com/sallyport/sallyport/store"
@@ -53,6 +54,11 @@ type world struct {
 	jobs      map[string]*wire.Status
 	submitted map[string]wire.Job
 	canceled  map[string]bool
+	scoring   string // URL, "": no router
+	endpoints map[string]wire.Endpoint
+	servers   map[string]wire.Deployment
+	serving   map[string]*wire.DeploymentStatus
+	told      map[string]int // how often of a deployment, by name
 	changed   chan struct{}
 	version   int
 }
@@ -65,7 +71,8 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	w := &world{t: t, st: st, computes: map[string]wire.Compute{}, jobs: map[string]*wire.Status{}, submitted: map[string]wire.Job{}, canceled: map[string]bool{}, changed: make(chan struct{})}
+	w := &world{t: t, st: st, computes: map[string]wire.Compute{}, jobs: map[string]*wire.Status{}, submitted: map[string]wire.Job{}, canceled: map[string]bool{}, changed: make(chan struct{}),
+		scoring: "https://score.test", endpoints: map[string]wire.Endpoint{}, servers: map[string]wire.Deployment{}, serving: map[string]*wire.DeploymentStatus{}, told: map[string]int{}}
 	server := httptest.NewTLSServer(w)
 	t.Cleanup(server.Close)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -73,7 +80,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if w.ml, err = New(Config{Store: st, Base: server.URL, Trust: client.ServerTrust{CA: string(ca)}, Tenant: tenant, Key: key, Log: log}); err != nil {
+	if w.ml, err = New(Config{Store: st, Base: server.URL, Trust: client.ServerTrust{CA: string(ca)}, Tenant: tenant, Key: key, Seal: sealer(t), Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	w.ml.again = 10 * time.Millisecond
@@ -96,6 +103,15 @@ func newWorld(t *testing.T) *world {
 		Identity: &store.SystemIdentity{PrincipalID: uuid.NewString(), TenantID: tenant, ClientID: uuid.NewString()}})
 	w.put(store.Cluster{ID: clusterID, UID: clusterUID, Location: "local", State: arm.Succeeded})
 	return w
+}
+
+func sealer(t *testing.T) *seal.Sealer {
+	t.Helper()
+	s, err := seal.New(make([]byte, seal.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func (w *world) put(r store.Record) {
@@ -212,7 +228,7 @@ func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) 
 	parts := strings.Split(path, "/")
 	switch what := r.Method + " " + parts[1]; {
 	case what == "GET health":
-		answer(200, wire.Health{Operator: !w.unhealthy, Message: "the operator sleeps"})
+		answer(200, wire.Health{Operator: !w.unhealthy, Message: "the operator sleeps", Scoring: w.scoring})
 	case what == "PUT computes":
 		var c wire.Compute
 		_ = json.NewDecoder(r.Body).Decode(&c)
@@ -268,7 +284,7 @@ func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) 
 		delete(w.jobs, parts[2])
 		answer(200, struct{}{})
 	default:
-		answer(404, wire.Error{Code: "NotFound", Message: path})
+		w.served(r, parts, answer)
 	}
 }
 

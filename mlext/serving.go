@@ -73,5 +73,5 @@ func NewOnlineDeployment(s OnlineDeploymentSpec) *OnlineDeployment {
 }
 
 // EndpointName and DeploymentName are names of objects.
-func EndpointName(uid string) string   { return "e-" + uid }
-func DeploymentName(uid string) string { return "d-" + uid }
+func EndpointName(uid string) string   { return wire.EndpointName(uid) }
+func DeploymentName(uid string) string { return wire.DeploymentName(uid) }

@@ -37,6 +37,15 @@ type Failer interface {
 	Failure() store.Failure
 }
 
+// remark is an end that is none of failure.
+type remark string
+
+func (r remark) Error() string { return string(r) }
+
+// Remark, returned by a handler, ends its operation as Succeeded with something
+// that should be known: one readable sentence, kept as the reason.
+func Remark(text string) error { return remark(text) }
+
 // codes are the stored codes of errors that bring none of their own.
 var codes = map[trust.Kind]string{
 	trust.Internal:        "InternalServerError",

@@ -16,7 +16,7 @@ import (
 // never while another call for it runs; changes that must not come from a
 // server that was thought dead are committed together with Fence(ctx).
 //
-// nil ends the operation as Succeeded. After ctx is done its error is not
+// nil ends the operation as Succeeded, and so does a Remark. After ctx is done its error is not
 // looked at: the operation is left for whoever takes it next. A store that is
 // away (store.ErrUnavailable) has the handler called again later. Any other
 // error ends the operation as Failed, with what its trust.Error (or Failer) may

@@ -107,7 +107,11 @@ func (w *worker) end(ctx context.Context, failure error, run store.Run, revision
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.op.Status, w.op.Reason, w.op.Problem = store.OperationSucceeded, "", nil
-	if failure != nil {
+	var said remark
+	switch {
+	case errors.As(failure, &said):
+		w.op.Reason = string(said)
+	case failure != nil:
 		w.op.Status, w.op.Problem = store.OperationFailed, problem(&w.op, failure)
 	}
 	w.op.Ended = w.cfg.Now().UTC()

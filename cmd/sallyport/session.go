@@ -133,13 +133,17 @@ func (a *app) bindingID(ctx context.Context, group, cluster, name string) (strin
 // wait follows an operation and says what it waits for.
 func (a *app) wait(ctx context.Context, what string, o *client.Operation) (json.RawMessage, error) {
 	a.busy.doing(what, "")
-	return o.Wait(ctx, func(o *client.Operation) {
+	raw, err := o.Wait(ctx, func(o *client.Operation) {
 		reason := o.Reason
 		if reason == "" {
 			reason = "the server has not said yet what it waits for; state " + o.Status
 		}
 		a.busy.doing(what, reason)
 	})
+	if err == nil && strings.EqualFold(o.Status, "Succeeded") && o.Reason != "" {
+		a.say("WARNING: %s", o.Reason)
+	}
+	return raw, err
 }
 
 // begin is a call and its wait.

@@ -263,5 +263,5 @@ func (s *server) composeML(ctx context.Context, keys sharedKeys) (*ml.ML, error)
 		return nil, err
 	}
 	return ml.New(ml.Config{Store: s.store, Base: s.ExternalURL, Gateway: s.GatewayURL, Trust: client.ServerTrust{CA: string(s.serverCA)}, Tenant: s.installation.TenantID,
-		Key: key, Now: time.Now, Log: s.log})
+		Key: key, Seal: s.sealer, Now: time.Now, Log: s.log})
 }

@@ -26,6 +26,11 @@ type ScoringToken struct {
 	ID       string `json:"jti,omitempty"`
 }
 
+// EndpointName and DeploymentName are names of objects, of kinds OnlineEndpoint
+// and OnlineDeployment in the extension's namespace.
+func EndpointName(uid string) string   { return "e-" + uid }
+func DeploymentName(uid string) string { return "d-" + uid }
+
 // Codes of errors on what is served.
 const (
 	EndpointNotFound      = "EndpointNotFound"      // 404: and also when it is another workspace's

@@ -1,0 +1,489 @@
+package ml
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/sallyport/sallyport/arm"
+	"github.com/sallyport/sallyport/mlext/wire"
+	"github.com/sallyport/sallyport/store"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// Azure's limits.
+const (
+	maxDeployments = 20  // of an endpoint
+	maxInstances   = 300 // of a deployment
+	maxTimeout     = 300 * time.Second
+)
+
+// deploymentBody are the properties of a deployment that mean something here.
+type deploymentBody struct {
+	EndpointComputeType string
+	Model               string
+	ModelMountPath      string
+	CodeConfiguration   *struct{ CodeID, ScoringScript string }
+	EnvironmentID       string
+
+	EnvironmentVariables          map[string]*string
+	InstanceType                  string
+	AppInsightsEnabled            bool
+	ContainerResourceRequirements *struct{ ContainerResourceRequests, ContainerResourceLimits *containerResources }
+	ScaleSettings                 *struct {
+		ScaleType                                               string
+		MinInstances, MaxInstances, TargetUtilizationPercentage *int
+		PollingInterval                                         string
+	}
+	LivenessProbe, ReadinessProbe *probeBody
+	RequestSettings               *struct {
+		MaxConcurrentRequestsPerInstance *int
+		MaxQueueWait, RequestTimeout     string
+	}
+	DataCollector json.RawMessage
+	Properties    map[string]*string
+}
+
+type containerResources struct{ CPU, Memory, GPU *string }
+
+type probeBody struct {
+	FailureThreshold, SuccessThreshold *int
+	InitialDelay, Period, Timeout      string
+}
+
+// deploymentPrivate is what ml keeps with a deployment.
+type deploymentPrivate struct {
+	Kind       string
+	EndpointID string // resource id
+	Cluster    string // resource id
+	Deployment wire.Deployment
+	Told       bool // the extension has had it
+	Status     wire.DeploymentStatus
+}
+
+func readDeployment(r *store.Provided) (deploymentPrivate, error) {
+	var p deploymentPrivate
+	if err := json.Unmarshal(r.Private, &p); err != nil {
+		return p, trust.Errorf(trust.Internal, "a stored deployment cannot be read").Because(err)
+	}
+	return p, nil
+}
+
+// putDeployment makes or changes a deployment.
+func (k *call) putDeployment() (*arm.Answer, error) {
+	endpoint, err := k.at(k.ID.Parent())
+	if trust.KindOf(err) == trust.NotFound {
+		return nil, arm.NoParent(k.ID.Parent())
+	}
+	if err != nil {
+		return nil, err
+	}
+	old, write, err := k.old()
+	if err != nil {
+		return nil, err
+	}
+	b, err := k.changes(old)
+	if err != nil {
+		return nil, err
+	}
+	p, err := k.deploymentNow(&endpoint.Value, old, b)
+	if err != nil {
+		return nil, err
+	}
+	r := k.record(old, b)
+	p.Deployment.UID, p.Deployment.Name = r.UID, k.ID.Name()
+	if old.Revision != 0 {
+		was, err := readDeployment(&old.Value)
+		if err != nil {
+			return nil, err
+		}
+		p.Told, p.Status = was.Told, was.Status
+	}
+	if r.Properties, err = overlay(r.Properties, []string{"provisioningState", "endpointComputeType"}, nil); err != nil {
+		return nil, err
+	}
+	if r.Private, err = json.Marshal(p); err != nil {
+		return nil, err
+	}
+	return k.provide(opDeployment, old, write, r, store.Guard(endpoint.Value.Key(), endpoint.Revision))
+}
+
+// deploymentNow is what ml keeps of a deployment after a request: everything
+// that can be checked before the cluster sees it is.
+func (k *call) deploymentNow(endpoint *store.Provided, old store.Item[store.Provided], b *body) (p deploymentPrivate, err error) {
+	if old.Revision == 0 {
+		if err := k.admitDeployment(endpoint); err != nil {
+			return p, err
+		}
+	} else if err := k.free(&old.Value); err != nil {
+		return p, err
+	}
+	if endpoint.State == arm.Deleting || endpoint.State == creating {
+		return p, pending(endpoint.State)
+	}
+	e, err := readEndpoint(endpoint)
+	if err != nil {
+		return p, err
+	}
+	if _, err := k.bound(k.ctx, &k.workspace.Value, e.Cluster); err != nil {
+		return p, err
+	}
+	var d deploymentBody
+	if err := json.Unmarshal(b.Properties, &d); err != nil {
+		return p, arm.BadParameter("properties", "a member has the wrong type")
+	}
+	if err := refuseDeployment(b, &d); err != nil {
+		return p, err
+	}
+	p.Kind, p.EndpointID, p.Cluster, p.Deployment.Endpoint = b.Kind, endpoint.ID, e.Cluster, endpoint.UID
+	return p, k.describe(b, &d, &p.Deployment)
+}
+
+// admitDeployment checks name and number of a new one.
+func (k *call) admitDeployment(endpoint *store.Provided) error {
+	if err := checkServed("deploymentName", k.ID.Name()); err != nil {
+		return err
+	}
+	if n := len(k.ID.Name()) + len(nameOf(endpoint.ID)); n > 62 {
+		return arm.BadParameter("deploymentName", "the names of endpoint and deployment have %d characters together; at most 62 are allowed", n)
+	}
+	all, err := k.deploymentsOf(endpoint.ID)
+	if err != nil {
+		return err
+	}
+	if len(all) >= maxDeployments {
+		return arm.Errorf(trust.Conflict, arm.QuotaExceeded, "The endpoint '%s' has %d deployments, and no more are taken. Delete one first.", nameOf(endpoint.ID), len(all))
+	}
+	return nil
+}
+
+// refuseDeployment names what is not done.
+func refuseDeployment(b *body, d *deploymentBody) error {
+	if t := trust.Fold(d.EndpointComputeType); t != "kubernetes" {
+		return arm.BadParameter("properties.endpointComputeType", "'%.40s' is not supported; Kubernetes is", d.EndpointComputeType)
+	}
+	if b.Identity != nil && b.Identity.Type != "" && trust.Fold(b.Identity.Type) != "none" {
+		return arm.BadParameter("identity.type", "deployments have no identity of their own here: leave identity out, or set it to None")
+	}
+	if c := d.CodeConfiguration; c != nil && (c.CodeID != "" || c.ScoringScript != "") {
+		return arm.BadParameter("properties.codeConfiguration", "scoring scripts are not run: put a model server into an image, and name it as environment")
+	}
+	if d.AppInsightsEnabled {
+		return arm.BadParameter("properties.appInsightsEnabled", "there is no Application Insights here: leave it out")
+	}
+	if len(d.DataCollector) > 0 && string(d.DataCollector) != "null" {
+		return arm.BadParameter("properties.dataCollector", "requests are not collected: leave it out")
+	}
+	return nil
+}
+
+// describe is the deployment as the cluster is told of it.
+func (k *call) describe(b *body, d *deploymentBody, out *wire.Deployment) error {
+	env, err := k.environment(d.EnvironmentID)
+	if err != nil {
+		return err
+	}
+	out.Image, out.InstanceType = env.Image, d.InstanceType
+	if out.Environment, err = environmentVariables(d.EnvironmentVariables); err != nil {
+		return err
+	}
+	if out.Resources, err = d.resources(); err != nil {
+		return err
+	}
+	if size := d.Properties["shmSize"]; size != nil {
+		if q, err := resource.ParseQuantity(*size); err != nil || q.Sign() <= 0 {
+			return arm.BadParameter("properties.properties.shmSize", "'%.40s' is no size like 2Gi", *size)
+		}
+		out.ShmSize = *size
+	}
+	routes := env.InferenceConfig
+	if routes == nil {
+		routes = &inferenceConfig{}
+	}
+	out.Scoring = wire.Route{Path: "/score", Port: 5001}
+	if r := routes.ScoringRoute; r != nil {
+		out.Scoring = wire.Route{Path: r.Path, Port: r.Port}
+	}
+	if out.Liveness, err = d.LivenessProbe.at("livenessProbe", routes.LivenessRoute, out.Scoring.Port); err != nil {
+		return err
+	}
+	if out.Readiness, err = d.ReadinessProbe.at("readinessProbe", routes.ReadinessRoute, out.Scoring.Port); err != nil {
+		return err
+	}
+	if out.Request, err = d.requests(); err != nil {
+		return err
+	}
+	return d.scale(b.SKU, out)
+}
+
+func (d *deploymentBody) resources() (out wire.Resources, err error) {
+	if d.ContainerResourceRequirements == nil {
+		return out, nil
+	}
+	read := func(where string, from *containerResources) (map[string]string, error) {
+		if from == nil {
+			return nil, nil
+		}
+		into := map[string]string{}
+		for name, text := range map[string]*string{"cpu": from.CPU, "memory": from.Memory, "nvidia.com/gpu": from.GPU} {
+			if text == nil || *text == "" {
+				continue
+			}
+			if q, err := resource.ParseQuantity(*text); err != nil || q.Sign() < 0 {
+				return nil, arm.BadParameter("properties.containerResourceRequirements."+where, "'%.64s' is no quantity of %s", *text, name)
+			}
+			into[name] = *text
+		}
+		return into, nil
+	}
+	if out.Requests, err = read("containerResourceRequests", d.ContainerResourceRequirements.ContainerResourceRequests); err != nil {
+		return out, err
+	}
+	if out.Limits, err = read("containerResourceLimits", d.ContainerResourceRequirements.ContainerResourceLimits); err != nil {
+		return out, err
+	}
+	for name, want := range out.Requests {
+		q := resource.MustParse(want)
+		if most, ok := out.Limits[name]; ok && q.Cmp(resource.MustParse(most)) > 0 {
+			return out, arm.BadParameter("properties.containerResourceRequirements", "the request of %s of %s is more than the limit %s", want, name, most)
+		}
+	}
+	return out, nil
+}
+
+// at is the probe of a route, with Azure's defaults. Without a route the port
+// has to be open.
+func (p *probeBody) at(parameter string, route *routeBody, port int) (*wire.Probe, error) {
+	out := &wire.Probe{Route: wire.Route{Port: port}, InitialDelay: 10, Period: 10, Timeout: 2, Success: 1, Failure: 30}
+	if route != nil {
+		out.Route = wire.Route{Path: route.Path, Port: route.Port}
+	}
+	if p == nil {
+		return out, nil
+	}
+	for name, part := range map[string]struct {
+		text  string
+		into  *int
+		least time.Duration
+	}{"initialDelay": {p.InitialDelay, &out.InitialDelay, 0}, "period": {p.Period, &out.Period, time.Second}, "timeout": {p.Timeout, &out.Timeout, time.Second}} {
+		if part.text == "" {
+			continue
+		}
+		v, err := fraction(part.text)
+		if err != nil || v < part.least || v > time.Hour || v%time.Second != 0 {
+			return nil, arm.BadParameter("properties."+parameter+"."+name, "'%.40s' is not an ISO 8601 duration of whole seconds, like PT10S", part.text)
+		}
+		*part.into = int(v / time.Second)
+	}
+	for name, part := range map[string]struct{ from, into *int }{"failureThreshold": {p.FailureThreshold, &out.Failure}, "successThreshold": {p.SuccessThreshold, &out.Success}} {
+		if part.from == nil {
+			continue
+		}
+		if *part.from < 1 || *part.from > 1000 || name == "successThreshold" && parameter == "livenessProbe" && *part.from != 1 {
+			return nil, arm.BadParameter("properties."+parameter+"."+name, "%d is not a number of probes that can be asked for", *part.from)
+		}
+		*part.into = *part.from
+	}
+	return out, nil
+}
+
+// requests are how a replica is asked, with Azure's defaults.
+func (d *deploymentBody) requests() (wire.RequestSettings, error) {
+	out := wire.RequestSettings{Timeout: 5000, MaxConcurrent: 1, MaxQueueWait: 500}
+	r := d.RequestSettings
+	if r == nil {
+		return out, nil
+	}
+	if r.RequestTimeout != "" {
+		t, err := fraction(r.RequestTimeout)
+		if err != nil || t < time.Millisecond || t > maxTimeout {
+			return out, arm.BadParameter("properties.requestSettings.requestTimeout", "'%.40s' is not an ISO 8601 duration of at most %d seconds", r.RequestTimeout, maxTimeout/time.Second)
+		}
+		out.Timeout = int(t.Milliseconds())
+	}
+	if r.MaxQueueWait != "" {
+		t, err := fraction(r.MaxQueueWait)
+		if err != nil || t > maxTimeout {
+			return out, arm.BadParameter("properties.requestSettings.maxQueueWait", "'%.40s' is not an ISO 8601 duration of at most %d seconds", r.MaxQueueWait, maxTimeout/time.Second)
+		}
+		out.MaxQueueWait = int(t.Milliseconds())
+	}
+	if n := r.MaxConcurrentRequestsPerInstance; n != nil {
+		if *n < 1 || *n > 10_000 {
+			return out, arm.BadParameter("properties.requestSettings.maxConcurrentRequestsPerInstance", "%d is not a number from 1 to 10000", *n)
+		}
+		out.MaxConcurrent = *n
+	}
+	return out, nil
+}
+
+// scale is how many replicas there are: a number, or bounds.
+func (d *deploymentBody) scale(s *sku, out *wire.Deployment) error {
+	out.Instances = 1
+	if s != nil {
+		if trust.Fold(s.Name) != "default" && s.Name != "" {
+			return arm.BadParameter("sku.name", "'%.40s' is not known; Default is", s.Name)
+		}
+		if n := s.Capacity; n != nil {
+			if *n < 1 || *n > maxInstances {
+				return arm.BadParameter("sku.capacity", "%d is not a number of instances from 1 to %d", *n, maxInstances)
+			}
+			out.Instances = *n
+		}
+	}
+	settings := d.ScaleSettings
+	if settings == nil || trust.Fold(settings.ScaleType) == "default" || settings.ScaleType == "" {
+		return nil
+	}
+	if trust.Fold(settings.ScaleType) != "targetutilization" {
+		return arm.BadParameter("properties.scaleSettings.scaleType", "'%.40s' is neither Default nor TargetUtilization", settings.ScaleType)
+	}
+	out.Scale = &wire.Scale{Min: 1, Max: 1, Target: 70, PollingSecs: 1}
+	for name, part := range map[string]struct {
+		from, into *int
+		most       int
+	}{"minInstances": {settings.MinInstances, &out.Scale.Min, maxInstances}, "maxInstances": {settings.MaxInstances, &out.Scale.Max, maxInstances},
+		"targetUtilizationPercentage": {settings.TargetUtilizationPercentage, &out.Scale.Target, 100}} {
+		if part.from == nil {
+			continue
+		}
+		if *part.from < 1 || *part.from > part.most {
+			return arm.BadParameter("properties.scaleSettings."+name, "%d is not a number from 1 to %d", *part.from, part.most)
+		}
+		*part.into = *part.from
+	}
+	if out.Scale.Max < out.Scale.Min {
+		return arm.BadParameter("properties.scaleSettings.maxInstances", "%d is less than minInstances, %d", out.Scale.Max, out.Scale.Min)
+	}
+	if settings.PollingInterval != "" {
+		v, err := duration(settings.PollingInterval)
+		if err != nil || v > time.Hour {
+			return arm.BadParameter("properties.scaleSettings.pollingInterval", "'%.40s' is not a positive ISO 8601 duration of whole seconds", settings.PollingInterval)
+		}
+		out.Scale.PollingSecs = int(v / time.Second)
+	}
+	out.Instances = min(max(out.Instances, out.Scale.Min), out.Scale.Max)
+	return nil
+}
+
+func (k *call) showDeployment(r *store.Provided, s *shape, set map[string]any) error {
+	p, err := readDeployment(r)
+	if err != nil {
+		return err
+	}
+	k.tracked(s, p.Kind)
+	n := p.Deployment.Instances
+	s.SKU = &sku{Name: "Default", Capacity: &n}
+	set["provisioningState"], set["endpointComputeType"] = r.State, "Kubernetes"
+	more := map[string]string{}
+	if st := p.Status; st.Wanted > 0 {
+		more["readyInstances"], more["wantedInstances"] = strconv.Itoa(st.Ready), strconv.Itoa(st.Wanted)
+		if st.Reason != "" {
+			more["statusCode"], more["statusReason"] = st.Code, st.Reason
+		}
+	}
+	return explain(r, set, more)
+}
+
+// deleteDeployment removes a deployment that has no traffic.
+func (k *call) deleteDeployment() (*arm.Answer, error) {
+	endpoint, err := k.at(k.ID.Parent())
+	if trust.KindOf(err) == trust.NotFound {
+		return &arm.Answer{Status: http.StatusNoContent}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e, err := readEndpoint(&endpoint.Value)
+	if err != nil {
+		return nil, err
+	}
+	for name, percent := range e.Endpoint.Traffic {
+		if trust.SameFold(name, k.ID.Name()) && percent > 0 {
+			refused := arm.Errorf(trust.Conflict, arm.Conflict, "The deployment '%s' gets %d %% of the traffic of the endpoint '%s'. Give it to others first.", name, percent, nameOf(endpoint.Value.ID))
+			refused.Hint = k.says("ml online-endpoint update") + " -n " + nameOf(endpoint.Value.ID) + " --traffic \"" + name + "=0 …\""
+			return nil, refused
+		}
+	}
+	return k.withdraw(opDeploymentDelete, store.Guard(endpoint.Value.Key(), endpoint.Revision))
+}
+
+// serverBody asks for what a deployment's replicas have written.
+type serverBody struct {
+	ContainerType string // InferenceServer or StorageInitializer
+	Tail          *int
+}
+
+// deploymentLogs hands a question about logs on to the cluster.
+func (k *call) deploymentLogs() (*arm.Answer, error) {
+	item, err := k.find()
+	if err != nil {
+		return nil, err
+	}
+	var b serverBody
+	if len(k.Body) > 0 {
+		if err := arm.Decode(k.Body, &b); err != nil {
+			return nil, err
+		}
+	}
+	container, known := map[string]string{"": "server", "inferenceserver": "server", "storageinitializer": "fetch"}[trust.Fold(b.ContainerType)]
+	if !known {
+		return nil, arm.BadParameter("containerType", "'%.40s' is neither InferenceServer nor StorageInitializer", b.ContainerType)
+	}
+	p, err := readDeployment(&item.Value)
+	if err != nil {
+		return nil, err
+	}
+	if !p.Told {
+		return &arm.Answer{Status: http.StatusOK, Body: wire.ServerLog{}}, nil
+	}
+	e, err := k.reach(k.ctx, &k.workspace, p.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	ask := url.Values{"container": {container}}
+	if b.Tail != nil {
+		ask.Set("tail", strconv.Itoa(max(*b.Tail, 1)))
+	}
+	var log wire.ServerLog
+	if err := e.call(k.ctx, http.MethodGet, "/deployments/"+p.Deployment.UID+"/logs?"+ask.Encode(), nil, &log); err != nil {
+		return nil, err
+	}
+	return &arm.Answer{Status: http.StatusOK, Body: log}, nil
+}
+
+// listSKUs is what a deployment may be scaled to.
+func (k *call) listSKUs() (*arm.Answer, error) {
+	item, err := k.at(k.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := readDeployment(&item.Value)
+	if err != nil {
+		return nil, err
+	}
+	capacity := map[string]any{"minimum": 1, "maximum": maxInstances, "default": 1, "scaleType": "Manual"}
+	if s := p.Deployment.Scale; s != nil {
+		capacity["minimum"], capacity["maximum"], capacity["scaleType"] = s.Min, s.Max, "Automatic"
+	}
+	one := map[string]any{"resourceType": Namespace + "/" + Tracked + "/" + deployments, "sku": sku{Name: "Default"}, "capacity": capacity}
+	return &arm.Answer{Status: http.StatusOK, Body: arm.NewList([]map[string]any{one}, "")}, nil
+}
+
+// environmentVariables checks names; null values are left out.
+func environmentVariables(from map[string]*string) (map[string]string, error) {
+	out := map[string]string{}
+	for name, value := range from {
+		if !envVariable.MatchString(name) {
+			return nil, arm.BadParameter("properties.environmentVariables", "'%.100s' is not an environment variable's name", name)
+		}
+		if value != nil {
+			out[name] = *value
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,348 @@
+package ml
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/arm"
+	"github.com/sallyport/sallyport/mlext/wire"
+	"github.com/sallyport/sallyport/operation"
+	"github.com/sallyport/sallyport/store"
+	"github.com/sallyport/sallyport/trust"
+)
+
+const (
+	// silence is how long a cluster may be out of reach before the operation
+	// that waits for it ends.
+	silence = 10 * time.Minute
+	// withoutRouter is how long an endpoint waits for the cluster's router.
+	withoutRouter = time.Minute
+
+	codeNoRouter = "ScoringFeUnhealthy"
+)
+
+// provided works on a resource until step says that it is as it should be, or
+// cannot be. It ends with the reason when the workspace loses its access: what
+// serves in the cluster goes on.
+func (m *ML) provided(ctx context.Context, op *store.Operation, progress func(string), step func(t *target) (done bool, err error)) error {
+	wait, silent := m.again, time.Time{}
+	for {
+		t, err := m.target(ctx, op)
+		if err != nil {
+			return err
+		}
+		if t.resource.Value.Operation != op.ID {
+			return arm.Errorf(trust.Conflict, preempted, "A later request changed the resource before the operation ended.")
+		}
+		done, err := step(t)
+		switch {
+		case ctx.Err() != nil || errors.Is(err, store.ErrUnavailable):
+			return err
+		case err == nil && done:
+			return m.settle(ctx, op, func(r *store.Provided) error {
+				r.State, r.Problem = arm.Succeeded, nil
+				return nil
+			})
+		case err == nil:
+			wait, silent = m.again, time.Time{}
+			continue
+		}
+		now := m.Now()
+		if silent.IsZero() {
+			silent = now
+		}
+		if trust.KindOf(err) != trust.Unavailable || now.Sub(silent) > patienceFor(err) {
+			return m.unprovided(ctx, op, err)
+		}
+		progress(err.Error())
+		pause(ctx, wait)
+		wait = min(2*wait, retryMost)
+	}
+}
+
+func patienceFor(err error) time.Duration {
+	var e *trust.Error
+	if errors.As(err, &e) && e.Code == codeNoRouter {
+		return withoutRouter
+	}
+	return silence
+}
+
+// unprovided ends an operation whose resource is not as it should be.
+func (m *ML) unprovided(ctx context.Context, op *store.Operation, cause error) error {
+	var e *trust.Error
+	if errors.As(cause, &e) && e.Code == preempted {
+		return cause
+	}
+	p := &store.Failure{Code: arm.InternalServerError, Message: "An internal error ended the operation."}
+	internal := e == nil || e.Kind == trust.Internal
+	if !internal {
+		p = problem(e)
+	}
+	if err := m.settle(ctx, op, func(r *store.Provided) error {
+		r.State, r.Problem = arm.Failed, p
+		return nil
+	}); err != nil {
+		return errors.Join(cause, err)
+	}
+	if internal {
+		return cause
+	}
+	return &failed{*p}
+}
+
+// provideEndpoint makes an endpoint in the cluster what its record says.
+func (m *ML) provideEndpoint(ctx context.Context, op *store.Operation, progress func(string)) error {
+	return m.provided(ctx, op, progress, func(t *target) (bool, error) {
+		p, err := readEndpoint(&t.resource.Value)
+		if err != nil {
+			return false, err
+		}
+		progress("telling the cluster")
+		e, err := m.reach(ctx, &t.workspace, p.Cluster)
+		if err != nil {
+			return false, err
+		}
+		if err := m.tellEndpoint(ctx, e, &t.workspace, &t.resource.Value, &p); err != nil {
+			return false, err
+		}
+		var health wire.Health
+		if err := e.call(ctx, http.MethodGet, "/health", nil, &health); err != nil {
+			return false, err
+		}
+		if err := m.settle(ctx, op, func(r *store.Provided) error {
+			now, err := readEndpoint(r) // a deployment may have gone from its split
+			if err != nil {
+				return err
+			}
+			now.Told, now.Scoring = true, now.scoring(health.Scoring)
+			r.Private, err = json.Marshal(now)
+			return err
+		}); err != nil {
+			return false, err
+		}
+		if health.Scoring == "" {
+			why := arm.Errorf(trust.Unavailable, codeNoRouter, "Nothing can be scored on the cluster '%s': %s.", e.cluster, orUnknown(health.ScoringMessage))
+			why.Hint = "kubectl get service,pods -n " + wire.Namespace
+			return false, why
+		}
+		return true, nil
+	})
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "its ML extension has no router (install it with enableInference, or 'sallyport ml extension manifest --inference')"
+	}
+	return s
+}
+
+// tellEndpoint tells the extension of an endpoint, and of its compute if the
+// extension was installed anew meanwhile.
+func (m *ML) tellEndpoint(ctx context.Context, e *extension, w *store.Item[store.Source], r *store.Provided, p *endpointPrivate) error {
+	var err error
+	if p.Endpoint.Keys, err = m.digests(r, p); err != nil {
+		return err
+	}
+	body := p.Endpoint
+	p.Endpoint.Keys = nil // made of the sealed ones each time
+	put := func() error { return e.call(ctx, http.MethodPut, "/endpoints/"+body.UID, body, nil) }
+	err = put()
+	var refused *trust.Error
+	if !errors.As(err, &refused) || refused.Code != wire.ComputeNotFound {
+		return err
+	}
+	compute, err := store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(p.ComputeID))
+	if err != nil || compute.Value.UID != body.Compute {
+		return orGone(err, arm.Errorf(trust.Conflict, wire.ComputeNotFound, "The compute of the endpoint was detached."))
+	}
+	c, err := readCompute(&compute.Value)
+	if err != nil {
+		return err
+	}
+	if err := m.register(ctx, w, c); err != nil {
+		return err
+	}
+	return put()
+}
+
+// provideDeployment makes a deployment in the cluster what its record says, and
+// follows it until it takes requests or cannot.
+func (m *ML) provideDeployment(ctx context.Context, op *store.Operation, progress func(string)) error {
+	told, version := false, ""
+	return m.provided(ctx, op, progress, func(t *target) (bool, error) {
+		p, err := readDeployment(&t.resource.Value)
+		if err != nil {
+			return false, err
+		}
+		e, err := m.reach(ctx, &t.workspace, p.Cluster)
+		if err != nil {
+			return false, err
+		}
+		if !told {
+			progress("telling the cluster")
+			if err := m.tellDeployment(ctx, e, t, &p); err != nil {
+				return false, err
+			}
+			told = true
+		}
+		var s wire.DeploymentStatus
+		path := fmt.Sprintf("/deployments/%s?wait=%d&after=%s", p.Deployment.UID, longPoll, url.QueryEscape(version))
+		if err := e.call(ctx, http.MethodGet, path, nil, &s); err != nil {
+			told = !refusedAs(err, wire.DeploymentNotFound) // removed there: it is told again
+			if !told {
+				return false, nil
+			}
+			return false, err
+		}
+		version, s.Version = s.Version, ""
+		if err := m.settle(ctx, op, func(r *store.Provided) error {
+			p.Told, p.Status = true, s
+			if s.State == wire.Scaling || s.State == wire.Updating && r.State != creating {
+				r.State = s.State
+			}
+			r.Private, err = json.Marshal(p)
+			return err
+		}); err != nil {
+			return false, err
+		}
+		switch s.State {
+		case wire.Succeeded:
+			return true, nil
+		case wire.Failed:
+			why := arm.Errorf(trust.Conflict, s.Code, "The deployment '%s' does not run: %s.", p.Deployment.Name, s.Reason)
+			why.Hint = fmt.Sprintf("sallyport ml online-deployment get-logs -n %s --endpoint-name %s", p.Deployment.Name, nameOf(p.EndpointID))
+			return false, why
+		}
+		progress(readiness(s))
+		return false, nil
+	})
+}
+
+func readiness(s wire.DeploymentStatus) string {
+	text := fmt.Sprintf("%d of %d instances are ready", s.Ready, s.Wanted)
+	if s.Reason != "" {
+		text += ": " + s.Reason
+	}
+	return text
+}
+
+func refusedAs(err error, code string) bool {
+	var e *trust.Error
+	return errors.As(err, &e) && e.Code == code
+}
+
+// tellDeployment tells the extension of a deployment, and of its endpoint if the
+// extension was installed anew meanwhile.
+func (m *ML) tellDeployment(ctx context.Context, e *extension, t *target, p *deploymentPrivate) error {
+	put := func() error {
+		return e.call(ctx, http.MethodPut, "/deployments/"+p.Deployment.UID, p.Deployment, nil)
+	}
+	err := put()
+	if !refusedAs(err, wire.EndpointNotFound) {
+		return err
+	}
+	endpoint, err := store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(p.EndpointID))
+	if err != nil || endpoint.Value.UID != p.Deployment.Endpoint {
+		return orGone(err, arm.Errorf(trust.Conflict, wire.EndpointNotFound, "The endpoint of the deployment was deleted."))
+	}
+	of, err := readEndpoint(&endpoint.Value)
+	if err != nil {
+		return err
+	}
+	if err := m.tellEndpoint(ctx, e, &t.workspace, &endpoint.Value, &of); err != nil {
+		return err
+	}
+	return put()
+}
+
+// removeEndpoint removes an endpoint and its deployments. In a cluster that
+// cannot be told any more what serves goes on, and the operation says so.
+func (m *ML) removeEndpoint(ctx context.Context, op *store.Operation, progress func(string)) error {
+	t, err := m.target(ctx, op)
+	if trust.KindOf(err) == trust.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p, err := readEndpoint(&t.resource.Value)
+	if err != nil {
+		return err
+	}
+	children, revision, err := store.List[store.Provided](ctx, m.Store, store.ProvidedKey(op.Target)+"/")
+	if err != nil {
+		return err
+	}
+	ops := []store.Op{store.Delete(t.resource.Value.Key(), 0), store.Quiet(store.ProvidedKey(op.Target)+"/", revision), operation.Fence(ctx)}
+	objects := []string{"onlineendpoint/" + wire.EndpointName(p.Endpoint.UID)}
+	for i := range children {
+		objects = append(objects, "onlinedeployment/"+wire.DeploymentName(children[i].Value.UID))
+		ops = append(ops, store.Delete(children[i].Value.Key(), 0))
+	}
+	return m.removed(ctx, op, progress, &t.workspace, p.Cluster, "/endpoints/"+p.Endpoint.UID, objects, ops)
+}
+
+// removeDeployment removes a deployment, and its name from the split.
+func (m *ML) removeDeployment(ctx context.Context, op *store.Operation, progress func(string)) error {
+	t, err := m.target(ctx, op)
+	if trust.KindOf(err) == trust.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p, err := readDeployment(&t.resource.Value)
+	if err != nil {
+		return err
+	}
+	ops := []store.Op{store.Delete(t.resource.Value.Key(), 0), operation.Fence(ctx)}
+	endpoint, err := store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(p.EndpointID))
+	if err == nil && endpoint.Value.UID == p.Deployment.Endpoint {
+		e, err := readEndpoint(&endpoint.Value)
+		if err != nil {
+			return err
+		}
+		if _, named := e.Endpoint.Traffic[p.Deployment.Name]; named {
+			delete(e.Endpoint.Traffic, p.Deployment.Name)
+			changed := endpoint.Value
+			if changed.Private, err = json.Marshal(e); err != nil {
+				return err
+			}
+			ops = append(ops, store.Update(changed, endpoint.Revision))
+		}
+	} else if err != nil && trust.KindOf(err) != trust.NotFound {
+		return err
+	}
+	return m.removed(ctx, op, progress, &t.workspace, p.Cluster, "/deployments/"+p.Deployment.UID, []string{"onlinedeployment/" + wire.DeploymentName(p.Deployment.UID)}, ops)
+}
+
+// removed has the cluster forget something and then removes its record.
+func (m *ML) removed(ctx context.Context, op *store.Operation, progress func(string), w *store.Item[store.Source], cluster, path string, objects []string, ops []store.Op) error {
+	progress("telling the cluster")
+	var err error
+	for try := range attachTries {
+		if err = m.forget(ctx, w, cluster, path); trust.KindOf(err) != trust.Unavailable || ctx.Err() != nil || try == attachTries-1 {
+			break
+		}
+		pause(ctx, m.again)
+	}
+	if ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
+		return err
+	}
+	_, failure := m.Store.Commit(ctx, slices.Clone(ops)...)
+	if errors.Is(failure, store.ErrConflict) {
+		return fmt.Errorf("%w: %w", store.ErrUnavailable, failure) // something changed beside it: again, as things are then
+	}
+	if failure == nil && err != nil {
+		m.Log.WarnContext(ctx, "removed without telling its cluster", "resource", op.Target, "error", err)
+		return operation.Remark(remains(nameOf(cluster), objects...))
+	}
+	return failure
+}
