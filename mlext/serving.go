@@ -19,6 +19,8 @@ const (
 	DeploymentFinalizer = "ml.sallyport.dev/deployment" // the operator removes what runs first
 	Server              = "server"                      // the container of a model server
 	RouterAccount       = "sallyport-ml-router"
+	RouterLease         = "sallyport-ml-router"  // who hands slots out among routers, and scales
+	RoutersConfigMap    = "sallyport-ml-routers" // which routers there are
 	// RouterService is where endpoints are scored, under Azure's name for it.
 	RouterService = "azureml-fe"
 )

@@ -71,7 +71,7 @@ type payload struct {
 
 // receive reads the beginning of a body, so that a slow caller holds no slot
 // while it sends a small one.
-func receive(w http.ResponseWriter, r *http.Request, limit int64) (*payload, error) {
+func receive(w http.ResponseWriter, r *http.Request, limit int64, within time.Duration) (*payload, error) {
 	p := &payload{length: r.ContentLength}
 	if p.length == 0 {
 		return p, nil
@@ -89,7 +89,7 @@ func receive(w http.ResponseWriter, r *http.Request, limit int64) (*payload, err
 		buf = buf[:p.length]
 	}
 	control := http.NewResponseController(w)
-	deadline(control.SetReadDeadline, time.Now().Add(bodyTimeout))
+	deadline(control.SetReadDeadline, time.Now().Add(within))
 	n, err := io.ReadFull(body, buf)
 	deadline(control.SetReadDeadline, time.Time{})
 	switch p.head = buf[:n]; {

@@ -171,11 +171,11 @@ func (m *many) deliver(name string) bool {
 
 func (m *many) someone() string { return m.names[m.rand.IntN(len(m.names))] }
 
-// Ninety thousand mixed steps: no replica ever has more at once than it takes,
+// Forty-five thousand mixed steps: no replica ever has more at once than it takes,
 // whatever crosses on the way, also while coordinators come and go; and when all
 // is quiet nobody waits beside a free slot.
 func TestSlotsAreNeverExceededAndNeverIdleWhileSomeoneWaits(t *testing.T) {
-	steps := 3_000
+	steps := 1_500
 	if testing.Short() {
 		steps = 500
 	}

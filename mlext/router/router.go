@@ -1,11 +1,14 @@
 package router
 
 import (
+	"context"
 	"crypto"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +26,7 @@ type Config struct {
 	MaxBody    int64            // bytes of a request; default: 100 MiB
 
 	Name   string    // of this process among routers: its pod's
+	Peers  string    // host:port where the other routers reach it; default: it is the only one
 	Access io.Writer // one line of JSON per request; default: none
 
 	Kube       kubernetes.Interface
@@ -35,12 +39,23 @@ type Config struct {
 // Router is an http.Handler for scoring. Run must be running.
 type Router struct {
 	Config
-	tokens    *tokens
-	table     atomic.Pointer[table]
-	seat      seat
-	transport *http.Transport
-	metrics   *metrics
-	access    access
+	bodyTimeout time.Duration
+	tokens      *tokens
+	table       atomic.Pointer[table]
+	seat        seat
+	transport   *http.Transport
+	metrics     *metrics
+	access      access
+	roster      *roster
+	leads       atomic.Bool // holds the Lease
+	synced      atomic.Bool // a table was made of all that there is
+	reached     atomic.Bool // a coordinator was there once
+	draining    atomic.Bool
+	changed     chan struct{} // has one when the table is to be made anew
+	drained     chan struct{} // closed by Drain
+
+	mu          sync.Mutex   // guards coordinator
+	coordinator *coordinator // this process's; nil: it is none
 }
 
 // New checks the configuration.
@@ -51,10 +66,74 @@ func New(c Config) (*Router, error) {
 	if c.MaxBody == 0 {
 		c.MaxBody = 100 << 20
 	}
-	r := &Router{Config: c, transport: newTransport(), access: access{out: c.Access, now: c.Now}}
+	r := &Router{Config: c, bodyTimeout: bodyTimeout, transport: newTransport(), access: access{out: c.Access, now: c.Now},
+		changed: make(chan struct{}, 1), drained: make(chan struct{})}
 	r.table.Store(&table{})
+	r.roster = alone(c.Name, c.Log)
 	r.metrics = newMetrics(c.Registerer, r.table.Load)
 	var err error
 	r.tokens, err = newTokens(c.Issuer, c.Key, c.Now, c.Log)
 	return r, err
+}
+
+// Ready tells whether requests may come.
+func (r *Router) Ready() bool { return r.synced.Load() && r.reached.Load() && !r.draining.Load() }
+
+// Drain says that this process ends soon: it is not ready any more and gives the
+// Lease away. What was begun goes on.
+func (r *Router) Drain() {
+	if r.draining.CompareAndSwap(false, true) {
+		close(r.drained)
+	}
+}
+
+// Run follows the cluster and takes part in what routers do together, until ctx
+// ends. Peers of other routers are taken on listener, nil if there are none.
+func (r *Router) Run(ctx context.Context, listener net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	r.run(ctx, &wg)
+	if listener != nil {
+		if err := r.join(ctx, &wg, listener); err != nil {
+			return err
+		}
+	}
+	wg.Go(func() { r.campaign(ctx, &wg) })
+	return r.watch(ctx, &wg)
+}
+
+// run starts what a router does on its own.
+func (r *Router) run(ctx context.Context, wg *sync.WaitGroup) {
+	wg.Go(func() { r.access.run(ctx) })
+	wg.Go(func() { r.report(ctx) })
+}
+
+// apply makes a new table the one that counts.
+func (r *Router) apply(s *sources) {
+	last := r.table.Load()
+	t := s.build(last, func(uid string) *pool { return r.seat.pool(uid, r.Now) }, func(e, d *wireNames) *deploymentMetrics {
+		if old := last.deployments[d.uid]; old != nil {
+			return old.metrics
+		}
+		return r.metrics.of(e, d)
+	}, r.Log)
+	r.table.Store(t)
+	for _, d := range t.deployments {
+		d.pool.set(d.ready)
+	}
+	for _, uid := range r.seat.keep(func(uid string) bool { return t.deployments[uid] != nil }) {
+		r.metrics.forget(uid)
+	}
+	if c := r.coordinating(); c != nil {
+		c.update(t)
+	}
+}
+
+func (r *Router) coordinating() *coordinator {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.coordinator
 }

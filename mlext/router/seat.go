@@ -126,3 +126,20 @@ func (s *seat) serving() bool {
 	defer s.mu.RUnlock()
 	return s.to != nil
 }
+
+// newest is the epoch of the newest coordinator there was.
+func (s *seat) newest() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.epoch
+}
+
+// vacate ends with a coordinator that other routers have left for a newer one.
+func (s *seat) vacate(epoch int64) {
+	s.mu.RLock()
+	to, same := s.to, s.epoch == epoch
+	s.mu.RUnlock()
+	if same && to != nil {
+		s.detach(to)
+	}
+}

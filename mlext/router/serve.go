@@ -84,7 +84,7 @@ func (x *exchange) score() error {
 	}
 	x.deployment, x.entry.deployment = d, d.name
 	x.w.Header()[deploymentHeader] = []string{d.name}
-	if x.body, err = receive(x.w, x.r, x.MaxBody); err != nil {
+	if x.body, err = receive(x.w, x.r, x.MaxBody, x.bodyTimeout); err != nil {
 		return err
 	}
 	defer x.body.release()

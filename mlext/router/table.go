@@ -49,11 +49,12 @@ type deployment struct {
 	metrics    *deploymentMetrics
 }
 
-// Defaults of Azure's, and the longest timeout.
+// Azure's default and longest timeout, and the time that a slot may take to come
+// from another router.
 const (
 	defaultTimeout = 5 * time.Second
 	maxTimeout     = 300 * time.Second
-	defaultWait    = 500 * time.Millisecond
+	leastWait      = 50 * time.Millisecond
 )
 
 // sources are what a table is made of.
@@ -115,7 +116,7 @@ func (s *sources) build(last *table, pool func(uid string) *pool, metrics func(e
 			continue
 		}
 		made := &deployment{uid: d.UID, name: d.Name, path: "/" + strings.TrimPrefix(d.Scoring.Path, "/"), concurrent: max(d.Request.MaxConcurrent, 1),
-			timeout: min(milliseconds(d.Request.Timeout, defaultTimeout), maxTimeout), wait: milliseconds(d.Request.MaxQueueWait, defaultWait),
+			timeout: min(milliseconds(d.Request.Timeout, defaultTimeout), maxTimeout), wait: max(time.Duration(d.Request.MaxQueueWait)*time.Millisecond, leastWait),
 			scale: d.Scale, started: d.Instances, scaled: spec.Scaled, ready: map[string]string{}, pool: pool(d.UID)}
 		made.metrics = metrics(&wireNames{e.uid, e.name}, &wireNames{d.UID, d.Name})
 		for _, p := range pods[d.UID] {
