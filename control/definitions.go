@@ -46,7 +46,7 @@ var builtIn = []definition{
 		[]string{"Microsoft.Authorization/*/read", "Microsoft.Resources/subscriptions/resourceGroups/read", "Microsoft.KubernetesConfiguration/extensions/*"}),
 	// Not the workspace's own credentials: whoever makes one is the workspace,
 	// wherever it is bound.
-	builtInDefinition(dataScientistGUID, "AzureML Data Scientist", "Can run jobs in a workspace, but neither attach computes nor change the workspace or what it may be had for.",
+	builtInDefinition(dataScientistGUID, "AzureML Data Scientist", "Can run jobs and serve models in a workspace, but neither attach computes nor change the workspace or what it may be had for.",
 		[]string{mlWorkspaces + "/read", mlWorkspaces + "/*/read", mlWorkspaces + "/*/action", mlWorkspaces + "/*/write", mlWorkspaces + "/*/delete"},
 		mlWorkspaces+"/delete", mlWorkspaces+"/write", mlWorkspaces+"/listKeys/action",
 		mlWorkspaces+"/computes/write", mlWorkspaces+"/computes/delete", mlWorkspaces+"/computes/*/write", mlWorkspaces+"/computes/*/delete", mlWorkspaces+"/computes/listKeys/action",

@@ -135,7 +135,11 @@ func (k *call) changes(old store.Item[store.Provided]) (*body, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.Properties, err = overlay(s.Properties, slices.Collect(maps.Keys(set)), set); err != nil {
+	var now map[string]any
+	if err := json.Unmarshal(s.Properties, &now); err != nil {
+		return nil, err
+	}
+	if b.Properties, err = json.Marshal(merged(now, set)); err != nil {
 		return nil, err
 	}
 	if b.Tags == nil {
@@ -148,6 +152,30 @@ func (k *call) changes(old store.Item[store.Provided]) (*body, error) {
 		b.Kind = s.Kind
 	}
 	return b, nil
+}
+
+// merged is RFC 7396's merge, with members' names compared as ARM does. It
+// changes old.
+func merged(old, set map[string]any) map[string]any {
+	for name, v := range set {
+		was := name
+		for had := range old {
+			if trust.SameFold(had, name) {
+				was = had
+			}
+		}
+		inner, object := v.(map[string]any)
+		outer, over := old[was].(map[string]any)
+		switch {
+		case v == nil:
+			delete(old, was)
+		case object && over:
+			old[was] = merged(outer, inner)
+		default:
+			old[was] = v
+		}
+	}
+	return old
 }
 
 // refuseEndpoint names what is not done.

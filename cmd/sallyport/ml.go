@@ -24,14 +24,14 @@ var (
 )
 
 func (a *app) ml() *cobra.Command {
-	return a.noun("ml", "Train on clusters that a workspace is bound to.",
+	return a.noun("ml", "Train and serve on clusters that a workspace is bound to.",
 		a.noun("workspace", "Manage workspaces: each has an identity of its own, which bindings name.",
 			a.workspaceCreate(), a.workspaceUpdate(), a.workspaceShow(), a.workspaceList(), a.workspaceDelete()),
 		a.noun("compute", "Attach clusters' namespaces to a workspace.",
 			a.computeAttach(), a.computeShow(), a.computeList(), a.computeDetach()),
 		a.noun("environment", "Manage environments: container images by name and version.",
 			a.environmentCreate(), a.environmentShow(), a.environmentList()),
-		a.mlJob(),
+		a.mlJob(), a.mlEndpoint(), a.mlDeployment(),
 		a.noun("extension", "Put the ML extension into a cluster.", a.extensionManifest()))
 }
 

@@ -166,18 +166,20 @@ func (a *app) environmentID(ctx context.Context, workspace string, raw json.RawM
 			Image string          `json:"image"`
 			Build json.RawMessage `json:"build"`
 			Conda json.RawMessage `json:"conda_file"`
+			// Inference is where a model server answers.
+			Inference *inferenceFile `json:"inference_config"`
 		}
 		if err := json.Unmarshal(raw, &inline); err != nil || inline.Image == "" || len(inline.Build) > 0 || len(inline.Conda) > 0 {
 			return "", trust.Errorf(trust.Invalid, "environment: name an image; images are not built here")
 		}
-		return a.anonymous(ctx, workspace, inline.Image)
+		return a.anonymous(ctx, workspace, inline.Image, inline.Inference)
 	}
 	if strings.HasPrefix(name, "/") {
 		return name, nil
 	}
 	name, prefixed := strings.CutPrefix(name, "azureml:")
 	if !prefixed {
-		return a.anonymous(ctx, workspace, name)
+		return a.anonymous(ctx, workspace, name, nil)
 	}
 	if base, ok := strings.CutSuffix(name, "@latest"); ok {
 		v, err := a.get(ctx, workspace+"/environments/"+base, mlVersion)
@@ -197,12 +199,42 @@ func (a *app) environmentID(ctx context.Context, workspace string, raw json.RawM
 	return workspace + "/environments/" + base + "/versions/" + version, nil
 }
 
+// inferenceFile is where a model server answers, as az's YAML has it.
+type inferenceFile struct {
+	Scoring   *routeFile `json:"scoring_route"`
+	Liveness  *routeFile `json:"liveness_route"`
+	Readiness *routeFile `json:"readiness_route"`
+}
+
+type routeFile struct {
+	Path string `json:"path"`
+	Port int    `json:"port"`
+}
+
+func (i *inferenceFile) body() map[string]any {
+	m := map[string]any{}
+	for name, r := range map[string]*routeFile{"scoringRoute": i.Scoring, "livenessRoute": i.Liveness, "readinessRoute": i.Readiness} {
+		if r != nil {
+			m[name] = r
+		}
+	}
+	return m
+}
+
 // anonymous is an image without a name of its own, as az has it: one version
-// per image.
-func (a *app) anonymous(ctx context.Context, workspace, image string) (string, error) {
-	sum := sha256.Sum256([]byte(image))
+// per image and routes.
+func (a *app) anonymous(ctx context.Context, workspace, image string, inference *inferenceFile) (string, error) {
+	p, named := map[string]any{"image": image, "isAnonymous": true}, []byte(image)
+	if inference != nil {
+		p["inferenceConfig"] = inference.body()
+		raw, err := json.Marshal(p)
+		if err != nil {
+			return "", err
+		}
+		named = raw
+	}
+	sum := sha256.Sum256(named)
 	id := workspace + "/environments/CliV2AnonymousEnvironment/versions/" + hex.EncodeToString(sum[:16])
-	_, err := a.begin(ctx, "Naming the image", client.Request{Method: http.MethodPut, Path: id, Version: mlVersion,
-		Body: map[string]any{"properties": map[string]any{"image": image, "isAnonymous": true}}})
+	_, err := a.begin(ctx, "Naming the image", client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: map[string]any{"properties": p}})
 	return id, err
 }
