@@ -29,7 +29,21 @@ const (
 	OperatorAccount = "sallyport-ml-operator"
 	OperatorLease   = "sallyport-ml-operator"
 	KeysConfigMap   = "sallyport-ml-keys"
+
+	// Who signs the gateway's certificate: its key in a Secret of this name,
+	// which the gateway alone may read, and the certificate in a ConfigMap.
+	TrustSecret    = "sallyport-ml-ca"
+	TrustConfigMap = "sallyport-ml-ca"
+	TrustEntry     = "ca.pem"
+
+	// Of the containers that move a pod's bytes.
+	MountsVariable = "SALLYPORT_ML_MOUNTS" // JSON, []wire.Mount
+	TrustVariable  = "SALLYPORT_ML_TRUST"  // PEM
 )
+
+// PullSecret is the name of the Secret with the registry credentials of a
+// compute, in its namespace.
+func PullSecret(computeUID string) string { return "sallyport-ml-pull-" + computeUID }
 
 // Owner is the workspace that something was made by: both must match.
 type Owner struct {
@@ -48,6 +62,8 @@ type Compute struct {
 type ComputeSpec struct {
 	Owner        Owner `json:"owner"`
 	wire.Compute `json:",inline"`
+	// PullSecret says that the namespace has registry credentials of the compute.
+	PullSecret bool `json:"pullSecret,omitempty"`
 }
 
 // TrainingJob is a command job.
@@ -65,6 +81,7 @@ type TrainingJobSpec struct {
 	Namespace string   `json:"namespace"` // the compute's
 	// InstanceTypes and the default are the compute's, at submission.
 	InstanceTypes map[string]wire.InstanceType `json:"instanceTypes,omitempty"`
+	PullSecret    string                       `json:"pullSecret,omitempty"` // in Namespace
 	Cancel        bool                         `json:"cancel,omitempty"`
 }
 

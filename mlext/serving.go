@@ -59,7 +59,8 @@ type OnlineDeploymentSpec struct {
 	// Scaled is how many replicas the router's autoscaler wants. It counts where
 	// Deployment.Scale is set, within its bounds; whoever writes the rest of the
 	// spec keeps it.
-	Scaled int `json:"scaled,omitempty"`
+	Scaled     int    `json:"scaled,omitempty"`
+	PullSecret string `json:"pullSecret,omitempty"` // in Namespace
 }
 
 // NewOnlineEndpoint makes the object of an endpoint.

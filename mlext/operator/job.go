@@ -24,7 +24,10 @@ const (
 	gpu        = "nvidia.com/gpu"
 	masterPort = 6105
 	workerPort = 2222
-	indexField = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+	// A container's termination message: whatever the image, Kubernetes makes the
+	// file and hands over at most 4,096 bytes of it.
+	metricsFile = corev1.TerminationMessagePathDefault
+	indexField  = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -52,7 +55,7 @@ func labels(j *wire.Job) map[string]string {
 
 // render makes the batch/v1 Job of a TrainingJob. An error is of kind Invalid:
 // what was asked for cannot run. master is the address of the first node.
-func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.PersistentVolumeClaim, master string) (*batchv1.Job, error) {
+func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.PersistentVolumeClaim, master string, c carrier) (*batchv1.Job, error) {
 	j := &t.Spec.Job
 	resources, err := requirements(kind.Resources)
 	if err != nil {
@@ -67,6 +70,7 @@ func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.Persis
 		Name: mlext.Container, Image: j.Image, Env: env, Resources: resources,
 		SecurityContext:          &corev1.SecurityContext{AllowPrivilegeEscalation: ptr(false)},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		WorkingDir:               j.WorkDir,
 	}
 	for _, word := range argv(j.Command) {
 		container.Command = append(container.Command, literal(word))
@@ -77,10 +81,16 @@ func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.Persis
 		return nil, err
 	}
 	mounts(&pod, &container, claims)
+	if err := c.carry(&pod, &container, j.Mounts); err != nil {
+		return nil, err
+	}
+	if t.Spec.PullSecret != "" {
+		pod.ImagePullSecrets = []corev1.LocalObjectReference{{Name: t.Spec.PullSecret}}
+	}
 	if j.Nodes > 1 {
 		pod.Subdomain = name // <name>-<index>.<name> is each one's address
 	}
-	pod.Containers = []corev1.Container{container}
+	pod.Containers = append([]corev1.Container{container}, pod.Containers...)
 	spec := batchv1.JobSpec{
 		Completions: ptr(int32(j.Nodes)), Parallelism: ptr(int32(j.Nodes)), CompletionMode: ptr(batchv1.IndexedCompletion),
 		BackoffLimit: ptr(int32(j.Retries)),
@@ -171,6 +181,7 @@ func environment(j *wire.Job, master string) ([]corev1.EnvVar, error) {
 	env = append(env, corev1.EnvVar{Name: "NODE_RANK", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: indexField}}})
 	add("AZUREML_NODE_COUNT", strconv.Itoa(j.Nodes))
 	add("AZUREML_RUN_ID", j.Name)
+	add("AZUREML_METRICS_FILE", metricsFile)
 	switch trust.Fold(j.Distribution) {
 	case "":
 	case "pytorch":

@@ -35,6 +35,7 @@ type Config struct {
 	Dynamic    dynamic.Interface
 	Namespaces []string // the owner's consent: nothing runs elsewhere
 	Identity   string   // of this process, in the lease
+	Image      string   // of this program: what moves the bytes of jobs runs in it
 	Now        func() time.Time
 	Log        *slog.Logger
 }
@@ -264,7 +265,13 @@ func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.J
 				return nil, err
 			}
 		}
-		job, err = render(t, kind, claims.Items, master)
+		var c carrier
+		if len(t.Spec.Job.Mounts) > 0 {
+			if c, err = o.carrier(ctx); err != nil {
+				return nil, err
+			}
+		}
+		job, err = render(t, kind, claims.Items, master, c)
 	}
 	if trust.KindOf(err) == trust.Invalid {
 		return nil, o.fail(ctx, t, codeInvalid, err.Error())
@@ -384,7 +391,7 @@ func (o *operator) say(ctx context.Context, t *mlext.TrainingJob, s wire.Status)
 		s.Started = t.Status.Started
 	}
 	if len(s.Nodes) == 0 { // Kubernetes removes the pods of a Job that ran too long
-		s.Nodes = t.Status.Nodes
+		s.Nodes, s.Metrics = t.Status.Nodes, t.Status.Metrics
 	}
 	if reflect.DeepEqual(s, t.Status) {
 		return nil

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -26,6 +27,7 @@ const (
 	codeInvalid       = "InvalidJob"
 	codeNamespace     = "NamespaceNotFound"
 	codeStart         = "ContainerCannotRun"
+	codeTransfer      = "DataTransferFailed"
 )
 
 // statusOf reads a job's state off what runs for it. events are the Job's, asked
@@ -36,6 +38,7 @@ func statusOf(job *batchv1.Job, pods []*corev1.Pod, events []corev1.Event) wire.
 	for _, p := range last {
 		s.Nodes = append(s.Nodes, nodeOf(p.pod, p.index, p.attempt))
 	}
+	s.Metrics = metricsOf(last)
 	for _, p := range pods {
 		if at := startOf(p); !at.IsZero() && (s.Started.IsZero() || at.Before(s.Started)) {
 			s.Started = at
@@ -131,11 +134,29 @@ func nodeOf(p *corev1.Pod, index, attempt int) wire.Node {
 	n := wire.Node{Index: index, Attempt: attempt, Pod: p.Name, Host: p.Spec.NodeName, Phase: string(p.Status.Phase)}
 	if t := mainOf(p).State.Terminated; t != nil {
 		n.ExitCode = &t.ExitCode
-		_, n.Reason = whyEnded(t)
+		if _, n.Reason = whyEnded(t); n.Reason == "" {
+			_, n.Reason = whyCarried(p)
+		}
 	} else {
 		_, n.Reason = whyWaiting(p, mlext.Container)
 	}
 	return n
+}
+
+// metricsOf reads the metrics file of the first node that wrote one: an object
+// of numbers. What reads otherwise is a message for people.
+func metricsOf(last []attempt) map[string]float64 {
+	for _, a := range last {
+		t := mainOf(a.pod).State.Terminated
+		if t == nil {
+			continue
+		}
+		var metrics map[string]float64
+		if json.Unmarshal([]byte(t.Message), &metrics) == nil && len(metrics) > 0 {
+			return metrics
+		}
+	}
+	return nil
 }
 
 // whyWaiting says why a pod does not run; "" if it does, or nothing is wrong.
@@ -144,6 +165,9 @@ func whyWaiting(p *corev1.Pod, container string) (code, reason string) {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
 			return codeUnschedulable, "no node takes it: " + c.Message
 		}
+	}
+	if code, reason = whyCarried(p); reason != "" {
+		return code, reason
 	}
 	w := containerOf(p, container).State.Waiting
 	if w == nil {
@@ -183,6 +207,11 @@ func whyFailed(c batchv1.JobCondition, pods []*corev1.Pod) (code, reason string)
 		}
 	}
 	if first == nil {
+		for _, p := range pods {
+			if code, reason = whyCarried(p); reason != "" {
+				return code, fmt.Sprintf("node %s (pod %s, host %s): %s", p.Annotations[batchv1.JobCompletionIndexAnnotation], p.Name, p.Spec.NodeName, reason)
+			}
+		}
 		return codeExit, c.Message
 	}
 	code, reason = whyEnded(first)

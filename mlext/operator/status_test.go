@@ -99,7 +99,7 @@ func TestRender(t *testing.T) {
 	claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data", Annotations: map[string]string{claimPath: "/data"}}}
 	made, err := render(job(func(j *wire.Job) {
 		j.Nodes, j.Distribution, j.ShmSize, j.Timeout, j.Retries = 3, "TensorFlow", "1Gi", 60, 2
-	}), mlext.Default, []corev1.PersistentVolumeClaim{claim, {}}, "10.0.0.1")
+	}), mlext.Default, []corev1.PersistentVolumeClaim{claim, {}}, "10.0.0.1", carrier{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,14 +124,14 @@ func TestRender(t *testing.T) {
 		"distribution": func(j *wire.Job) { j.Distribution = "Mpi" },
 		"env":          func(j *wire.Job) { j.Environment = map[string]string{"a b": ""} },
 	} {
-		if _, err := render(job(change), mlext.Default, nil, ""); trust.KindOf(err) != trust.Invalid {
+		if _, err := render(job(change), mlext.Default, nil, "", carrier{}); trust.KindOf(err) != trust.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{"cpu": "x"}}}, nil, ""); trust.KindOf(err) != trust.Invalid {
+	if _, err := render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{"cpu": "x"}}}, nil, "", carrier{}); trust.KindOf(err) != trust.Invalid {
 		t.Errorf("instance type: %v", err)
 	}
-	made, err = render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{gpu: "1"}}}, nil, "")
+	made, err = render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{gpu: "1"}}}, nil, "", carrier{})
 	if err != nil || len(made.Spec.Template.Spec.Tolerations) != 3 {
 		t.Errorf("gpu %+v %v", made, err)
 	}

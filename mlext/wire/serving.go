@@ -74,6 +74,7 @@ type Deployment struct {
 	Liveness     *Probe            `json:"liveness,omitempty"`
 	Readiness    *Probe            `json:"readiness,omitempty"`
 	Request      RequestSettings   `json:"request"`
+	Mounts       []Mount           `json:"mounts,omitempty"` // to read: the model
 }
 
 // Scale is Azure's target utilization: busy replicas and queued requests, per

@@ -137,6 +137,8 @@ type Status struct {
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
 	Nodes   []Node    `json:"nodes,omitempty"`
+	// Metrics are what the program wrote as its last ones, of its first node.
+	Metrics map[string]float64 `json:"metrics,omitempty"`
 }
 
 // Node is one of a job's replicas, in its last attempt.
