@@ -25,6 +25,7 @@ var arrows = map[string]string{
 	"mandate":         "trust",
 	"authn":           "trust",
 	"audit":           "trust",
+	"bucket":          "trust",
 	"store":           "trust",
 	"operation":       "trust store arm",
 	"tunnel":          "",
@@ -39,7 +40,7 @@ var arrows = map[string]string{
 	"agent/proxy":     "trust request rbac mandate tunnel",
 	"agent/reconcile": "trust rbac mandate",
 	"deploy":          "trust rbac mlext mlext/wire",
-	"ml":              "trust arm store operation client mlext/wire internal/seal",
+	"ml":              "trust arm store operation client mlext/wire bucket internal/seal",
 	"mlext":           "trust authn mlext/wire",
 	"mlext/wire":      "",
 
@@ -52,7 +53,7 @@ var arrows = map[string]string{
 
 // tests may use, besides what the room may use, a real cluster, a real store
 // and the certificates to speak TLS.
-const forTests = "internal/devcluster internal/pki internal/seal internal/logs store tunnel trust"
+const forTests = "bucket internal/devcluster internal/pki internal/seal internal/logs store tunnel trust"
 
 type listed struct {
 	ImportPath, Doc string
