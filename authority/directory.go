@@ -337,7 +337,7 @@ func (d *Directory) published() ([]store.SigningKey, error) {
 	now := d.conf.Now()
 	var records []store.SigningKey
 	for _, k := range d.keys {
-		if !k.Revoked && now.Before(k.GoneFrom) {
+		if k.Published(now) {
 			records = append(records, k)
 		}
 	}

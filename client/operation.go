@@ -25,7 +25,7 @@ type Operation struct {
 	async, location   string
 	wait              time.Duration // Retry-After of the last answer
 	Initial           *Response     // the answer that began it
-	Status, Reason    string        // as last seen; Reason is what it waits for, "" if the server does not say
+	Status, Reason    string        // as last seen; Reason is what it waits for, or what is left once it has succeeded; "" if the server does not say
 	done              bool
 	resourceDiscarded bool
 }

@@ -58,9 +58,9 @@ func orGone(err, gone error) error {
 	return err
 }
 
-// settle changes the operation's resource, however often that takes. An
-// operation that is not in charge any more changes nothing.
-func (m *ML) settle(ctx context.Context, op *store.Operation, change func(*store.Provided) error) error {
+// settle changes the operation's resource, however often that takes, and stores
+// more with it. An operation that is not in charge any more changes nothing.
+func (m *ML) settle(ctx context.Context, op *store.Operation, change func(*store.Provided) error, more ...store.Op) error {
 	for {
 		t, err := m.target(ctx, op)
 		if err != nil {
@@ -73,7 +73,7 @@ func (m *ML) settle(ctx context.Context, op *store.Operation, change func(*store
 		if err := change(&r); err != nil {
 			return err
 		}
-		_, err = m.Store.Commit(ctx, store.Update(r, t.resource.Revision), operation.Fence(ctx))
+		_, err = m.Store.Commit(ctx, append(more, store.Update(r, t.resource.Revision), operation.Fence(ctx))...)
 		if err == nil || !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
 			return err
 		}
@@ -120,9 +120,21 @@ func (f *failed) Failure() store.Failure { return f.failure }
 func problem(e *trust.Error) *store.Failure {
 	p := &store.Failure{Code: e.Code, Message: e.Message, Target: e.Target}
 	if e.Hint != "" {
-		p.Details = []store.Failure{{Code: "Command", Message: e.Hint}}
+		p.Details = []store.Failure{{Code: nextCommand, Message: e.Hint}}
 	}
 	return p
+}
+
+const nextCommand = "Command"
+
+// hint is what a problem says to type next, "" if nothing.
+func hint(p *store.Failure) string {
+	for _, d := range p.Details {
+		if d.Code == nextCommand {
+			return d.Message
+		}
+	}
+	return ""
 }
 
 // attachTries and their pause: a tunnel that is just being opened again is not
@@ -185,44 +197,6 @@ func (m *ML) register(ctx context.Context, w *store.Item[store.Source], p comput
 		return &again
 	}
 	return err
-}
-
-// detach takes a compute away. Where the cluster cannot be told any more, the
-// extension keeps a record that nobody can use: the workspace's token, and the
-// compute's uid, are needed for it.
-func (m *ML) detach(ctx context.Context, op *store.Operation, progress func(string)) error {
-	t, err := m.target(ctx, op)
-	if trust.KindOf(err) == trust.NotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	p, err := readCompute(&t.resource.Value)
-	if err != nil {
-		return err
-	}
-	progress("telling the cluster")
-	if err := m.forget(ctx, &t.workspace, p.Cluster, "/computes/"+p.Compute.UID); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		m.Log.WarnContext(ctx, "compute detached without telling its cluster", "compute", op.Target, "error", err)
-	}
-	_, err = m.Store.Commit(ctx, store.Delete(t.resource.Value.Key(), 0), operation.Fence(ctx))
-	return err
-}
-
-// forget has the extension remove something; that it is gone is no error.
-func (m *ML) forget(ctx context.Context, w *store.Item[store.Source], cluster, path string) error {
-	e, err := m.reach(ctx, w, cluster)
-	if err != nil {
-		return err
-	}
-	if err := e.call(ctx, http.MethodDelete, path, nil, nil); trust.KindOf(err) != trust.NotFound {
-		return err
-	}
-	return nil
 }
 
 // pause waits for d or until ctx ends.

@@ -303,7 +303,7 @@ func (k *call) jobsOn(compute *store.Provided) (string, error) {
 	}
 	for i := range all {
 		r := &all[i].Value
-		if r.Parent != k.workspace.Created || ended(r.State) || r.State == notResponding {
+		if r.Parent != k.workspace.Created || ended(r.State) || r.State == notResponding && r.Problem != nil {
 			continue
 		}
 		p, err := readJob(r)

@@ -2,7 +2,6 @@ package ml
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"net/http"
 	"regexp"
@@ -440,10 +439,4 @@ func (p *endpointPrivate) scoring(base string) string {
 		return ""
 	}
 	return base + wire.ScorePath(p.Endpoint.Name)
-}
-
-// remains is what stays of something in a cluster that could not be told, and how
-// its owner removes it.
-func remains(cluster string, objects ...string) string {
-	return fmt.Sprintf("The cluster %s could not be told: what it has stays, and serves on. Its owner removes it: kubectl delete -n %s %s", cluster, wire.Namespace, strings.Join(objects, " "))
 }

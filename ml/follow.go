@@ -28,14 +28,14 @@ const (
 // early, as Failed, when the workspace loses its access to the cluster: what
 // runs there goes on, and nothing is known of it.
 func (m *ML) follow(ctx context.Context, op *store.Operation, progress func(string)) error {
-	wait, silent := retryFirst, time.Time{}
+	wait, silent, said := retryFirst, time.Time{}, ""
 	for {
 		done, err := m.step(ctx, op)
 		if done || ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
 			return err
 		}
 		if err == nil {
-			wait, silent = retryFirst, time.Time{}
+			wait, silent, said = retryFirst, time.Time{}, ""
 			continue
 		}
 		if withoutAccess(err) {
@@ -52,23 +52,39 @@ func (m *ML) follow(ctx context.Context, op *store.Operation, progress func(stri
 		if trust.KindOf(err) != trust.Unavailable {
 			return m.abandon(ctx, op, err)
 		}
-		progress(err.Error())
+		progress(sentence(err))
 		if silent.IsZero() {
 			silent = m.Now()
 		}
-		if m.Now().Sub(silent) > unknownFor {
-			if lost := m.settle(ctx, op, func(r *store.Provided) error {
-				if !ended(r.State) && r.State != notStarted && r.State != cancelRequested {
-					r.State = notResponding
-				}
-				return nil
-			}); lost != nil {
+		long := m.Now().Sub(silent) > m.silence
+		if now := fmt.Sprint(long, err); now != said {
+			if lost := m.unknown(ctx, op, err, long); lost != nil {
 				return lost
 			}
+			said = now
 		}
 		pause(ctx, wait)
 		wait = min(2*wait, retryMost)
 	}
+}
+
+// unknown says in a job's record why nothing is heard of it. After a long
+// silence that is all that is known.
+func (m *ML) unknown(ctx context.Context, op *store.Operation, cause error, long bool) error {
+	var e *trust.Error
+	if !errors.As(cause, &e) {
+		return cause
+	}
+	return m.settle(ctx, op, func(r *store.Provided) error {
+		waits := r.State == notStarted || r.State == cancelRequested
+		if ended(r.State) || !waits && !long {
+			return nil
+		}
+		if r.Problem = problem(e); !waits {
+			r.State = notResponding
+		}
+		return nil
+	})
 }
 
 // abandon ends a job that the extension will never take.
@@ -113,6 +129,9 @@ func (m *ML) step(ctx context.Context, op *store.Operation) (done bool, err erro
 	if err != nil || ended(r.State) {
 		return err == nil, err
 	}
+	if p.Cancel && !p.Told {
+		return false, m.canceled(ctx, t, p, op.Caller)
+	}
 	e, err := m.reach(ctx, &t.workspace, p.Cluster)
 	if err != nil {
 		return false, err
@@ -124,24 +143,42 @@ func (m *ML) step(ctx context.Context, op *store.Operation) (done bool, err erro
 		p.Told = true
 		return false, m.note(ctx, op, p)
 	}
-	if r.State == notResponding { // the first answer counts, whatever it is
+	if r.Problem != nil { // the first answer counts, whatever it is
 		p.Status.Version = ""
 	}
+	if p.Cancel {
+		err = e.call(ctx, http.MethodPost, "/jobs/"+p.Job.UID+"/cancel", nil, nil)
+	}
 	var s wire.Status
-	path := fmt.Sprintf("/jobs/%s?wait=%d&after=%s", p.Job.UID, longPoll, url.QueryEscape(p.Status.Version))
-	err = e.call(ctx, http.MethodGet, path, nil, &s)
-	var refused *trust.Error
-	if errors.As(err, &refused) && refused.Code == wire.JobNotFound {
-		return false, arm.Errorf(trust.Conflict, wire.JobNotFound, "The job was removed from the cluster '%s' by somebody there.", e.cluster)
+	if err == nil {
+		path := fmt.Sprintf("/jobs/%s?wait=%d&after=%s", p.Job.UID, longPoll, url.QueryEscape(p.Status.Version))
+		err = e.call(ctx, http.MethodGet, path, nil, &s)
 	}
 	if err != nil {
-		return false, err
+		return false, e.ofTold(err)
 	}
 	if s.Version == p.Status.Version && r.State == s.State {
 		return false, nil
 	}
 	p.Status = s
 	return wire.Done(s.State), m.note(ctx, op, p)
+}
+
+// ofTold is an error about a job that the extension has had.
+func (e *extension) ofTold(err error) error {
+	var refused *trust.Error
+	if !errors.As(err, &refused) {
+		return err
+	}
+	switch refused.Code {
+	case wire.JobNotFound:
+		return arm.Errorf(trust.Conflict, wire.JobNotFound, "The job was removed from the cluster '%s' by somebody there.", e.cluster)
+	case codeNoExtension, codeExtensionTrust: // what runs may run on
+		away := *refused
+		away.Kind = trust.Unavailable
+		return &away
+	}
+	return err
 }
 
 // submit tells the extension of the job, and of its compute if the extension was
@@ -167,10 +204,15 @@ func (m *ML) submit(ctx context.Context, e *extension, t *target, p *jobPrivate)
 	return put()
 }
 
-// note stores what is known of a job.
+// note stores what is known of a job; that its end is wanted may have been said
+// meanwhile.
 func (m *ML) note(ctx context.Context, op *store.Operation, p jobPrivate) error {
 	return m.settle(ctx, op, func(r *store.Provided) error {
-		var err error
+		was, err := readJob(r)
+		if err != nil {
+			return err
+		}
+		p.Cancel = was.Cancel
 		if r.Private, err = json.Marshal(p); err != nil {
 			return err
 		}
@@ -186,9 +228,11 @@ func (m *ML) note(ctx context.Context, op *store.Operation, p jobPrivate) error 
 	})
 }
 
-// cancel has the extension end a job, and ends when the job has.
+// cancel has the extension end a job, and ends when the job has. That its end is
+// wanted is in the job's record: where the cluster cannot be told now, whoever
+// follows the job tells it later, and the operation fails and says so.
 func (m *ML) cancel(ctx context.Context, op *store.Operation, progress func(string)) error {
-	asked := false
+	asked, silent := false, time.Time{}
 	for ctx.Err() == nil {
 		t, err := m.target(ctx, op)
 		if err != nil {
@@ -202,16 +246,10 @@ func (m *ML) cancel(ctx context.Context, op *store.Operation, progress func(stri
 		if err != nil {
 			return err
 		}
+		followed := m.followed(ctx, r)
 		switch {
-		case !p.Told && !m.followed(ctx, r):
-			// Nobody is about to tell the cluster of it.
-			p.Status.State, p.Status.Ended = wire.Canceled, m.Now().UTC()
-			changed := *r
-			changed.State = wire.Canceled
-			if changed.Private, err = json.Marshal(p); err != nil {
-				return err
-			}
-			if _, err := m.Store.Commit(ctx, store.Update(changed, t.resource.Revision), operation.Fence(ctx)); err != nil && !errors.Is(err, store.ErrConflict) {
+		case !p.Told && !followed:
+			if err := m.canceled(ctx, t, p, op.Caller); err != nil {
 				return err
 			}
 			continue
@@ -220,12 +258,20 @@ func (m *ML) cancel(ctx context.Context, op *store.Operation, progress func(stri
 			if err == nil {
 				err = e.call(ctx, http.MethodPost, "/jobs/"+p.Job.UID+"/cancel", nil, nil)
 			}
-			if asked = err == nil; err != nil && trust.KindOf(err) != trust.Unavailable {
-				return errors.Join(err, m.uncancel(ctx, t))
-			} else if err != nil {
-				progress(err.Error())
+			if errors.Is(err, store.ErrUnavailable) {
+				return err
 			}
-		case asked && !m.followed(ctx, r):
+			if asked = err == nil; asked {
+				break
+			}
+			if silent.IsZero() {
+				silent = m.Now()
+			}
+			if trust.KindOf(err) != trust.Unavailable || m.Now().Sub(silent) > m.silence {
+				return canceledLater(err)
+			}
+			progress(sentence(err))
+		case asked && !followed:
 			if err := m.takeUp(ctx, opFollow, &t.workspace, &t.resource); err != nil {
 				return err
 			}
@@ -239,20 +285,32 @@ func (m *ML) cancel(ctx context.Context, op *store.Operation, progress func(stri
 	return ctx.Err()
 }
 
-// uncancel takes back that a job's end was asked for, since it could not be.
-func (m *ML) uncancel(ctx context.Context, t *target) error {
-	r := t.resource.Value
-	if r.State != cancelRequested {
-		return nil
+// canceledLater is the end of an operation whose wish lives on.
+func canceledLater(err error) error {
+	var e *trust.Error
+	if !errors.As(err, &e) || e.Kind == trust.Internal {
+		return err
 	}
-	p, err := readJob(&r)
+	p := problem(e)
+	p.Message = sentence(e) + " The job is canceled as soon as the workspace reaches the cluster again."
+	return &failed{*p}
+}
+
+// canceled ends a job that nobody told the cluster of; that an answer was lost
+// on the way from there is seen to.
+func (m *ML) canceled(ctx context.Context, t *target, p jobPrivate, caller string) error {
+	r := t.resource.Value
+	p.Status.State, p.Status.Ended, r.State, r.Problem = wire.Canceled, m.Now().UTC(), wire.Canceled, nil
+	var err error
+	if r.Private, err = json.Marshal(p); err != nil {
+		return err
+	}
+	ops, err := m.removal(t, removalPrivate{p.Cluster, "/jobs/" + p.Job.UID}, caller)
 	if err != nil {
 		return err
 	}
-	if r.State = p.Status.State; r.State == "" {
-		r.State = wire.Queued
-	}
-	if _, err = m.Store.Commit(ctx, store.Update(r, t.resource.Revision), operation.Fence(ctx)); errors.Is(err, store.ErrConflict) {
+	_, err = m.Store.Commit(ctx, append(ops, store.Update(r, t.resource.Revision), operation.Fence(ctx))...)
+	if errors.Is(err, store.ErrConflict) {
 		return nil // whoever was faster knows better
 	}
 	return err
@@ -262,31 +320,4 @@ func (m *ML) uncancel(ctx context.Context, t *target) error {
 func (m *ML) followed(ctx context.Context, r *store.Provided) bool {
 	op, err := store.Get[store.Operation](ctx, m.Store, store.Operation{ID: r.Operation}.Key())
 	return err != nil && trust.KindOf(err) != trust.NotFound || err == nil && !op.Value.Done()
-}
-
-// removeJob removes a job. In a cluster that cannot be told any more what is
-// there stays, and says so in the log.
-func (m *ML) removeJob(ctx context.Context, op *store.Operation, progress func(string)) error {
-	t, err := m.target(ctx, op)
-	if trust.KindOf(err) == trust.NotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	p, err := readJob(&t.resource.Value)
-	if err != nil {
-		return err
-	}
-	if p.Told {
-		progress("telling the cluster")
-		if err := m.forget(ctx, &t.workspace, p.Cluster, "/jobs/"+p.Job.UID); err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			m.Log.WarnContext(ctx, "job removed without telling its cluster", "job", op.Target, "error", err)
-		}
-	}
-	_, err = m.Store.Commit(ctx, store.Delete(t.resource.Value.Key(), 0), operation.Fence(ctx))
-	return err
 }

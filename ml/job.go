@@ -30,7 +30,7 @@ const (
 const (
 	notStarted      = "NotStarted" // the cluster has not been told yet
 	cancelRequested = "CancelRequested"
-	notResponding   = "NotResponding" // nothing is known of it now
+	notResponding   = wire.NotResponding // nothing is known of it now
 )
 
 func ended(state string) bool { return wire.Done(state) }
@@ -78,6 +78,7 @@ type jobPrivate struct {
 	Cluster   string // resource id
 	Job       wire.Job
 	Told      bool // the extension has it
+	Cancel    bool // its end was asked for
 	Status    wire.Status
 }
 
@@ -243,12 +244,7 @@ func (k *call) workspaceCompute(parameter, compute string) (store.Provided, erro
 	case arm.Failed:
 		e := arm.Errorf(trust.Conflict, "ComputeNotAccessible", "The compute '%s' cannot be used.", id.Name())
 		if r.Problem != nil {
-			e.Code, e.Message = r.Problem.Code, e.Message+" "+r.Problem.Message
-			for _, d := range r.Problem.Details {
-				if d.Code == "Command" {
-					e.Hint = d.Message
-				}
-			}
+			e.Code, e.Message, e.Hint = r.Problem.Code, e.Message+" "+r.Problem.Message, hint(r.Problem)
 		}
 		return none, e
 	default:
@@ -377,9 +373,11 @@ func showJob(r *store.Provided, set map[string]any) error {
 	put("EndTimeUtc", arm.Time(p.Status.Ended))
 	put("statusCode", p.Status.Code)
 	put("statusReason", p.Status.Reason)
+	put("statusCommand", p.Status.Command)
 	if r.Problem != nil {
-		put("statusCode", r.Problem.Code)
-		put("statusReason", r.Problem.Message)
+		more["statusCode"], more["statusReason"] = r.Problem.Code, r.Problem.Message
+		delete(more, "statusCommand")
+		put("statusCommand", hint(r.Problem))
 	}
 	for _, n := range p.Status.Nodes {
 		at := "node-" + strconv.Itoa(n.Index)
@@ -406,6 +404,14 @@ func (k *call) cancelJob() (*arm.Answer, error) {
 	}
 	op, err := k.operation(opCancel, &r)
 	if err != nil {
+		return nil, err
+	}
+	p, err := readJob(&r)
+	if err != nil {
+		return nil, err
+	}
+	p.Cancel = true // whoever follows the job tells the cluster, however late
+	if r.Private, err = json.Marshal(p); err != nil {
 		return nil, err
 	}
 	if r.State != notResponding { // which stays true until it is heard of

@@ -50,9 +50,10 @@ type Config struct {
 // to be taken up again.
 type ML struct {
 	Config
-	keyID string
-	again time.Duration // between two tries of what may only be away for a moment
-	http  *http.Client
+	keyID   string
+	again   time.Duration // between two tries of what may only be away for a moment
+	silence time.Duration // after which nothing is known of a job
+	http    *http.Client
 
 	mu          sync.Mutex                             // guards what follows
 	credentials map[string]*client.AuthorityCredential // by client id
@@ -73,7 +74,7 @@ func New(c Config) (*ML, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	m := &ML{Config: c, again: attachPause, credentials: map[string]*client.AuthorityCredential{}, handed: map[string]string{}}
+	m := &ML{Config: c, again: attachPause, silence: unknownFor, credentials: map[string]*client.AuthorityCredential{}, handed: map[string]string{}}
 	var err error
 	if m.keyID, err = thumbprint(c.Key); err != nil {
 		return nil, err
@@ -91,7 +92,7 @@ func New(c Config) (*ML, error) {
 
 // Handlers are the operations that ml knows, for operation.New.
 func (m *ML) Handlers() map[string]operation.Handler {
-	return map[string]operation.Handler{opAttach: m.attach, opDetach: m.detach, opFollow: m.follow, opCancel: m.cancel, opRemove: m.removeJob,
+	return map[string]operation.Handler{opAttach: m.attach, opDetach: m.detach, opFollow: m.follow, opCancel: m.cancel, opRemove: m.removeJob, opTell: m.tell,
 		opEndpoint: m.provideEndpoint, opEndpointDelete: m.removeEndpoint, opDeployment: m.provideDeployment, opDeploymentDelete: m.removeDeployment}
 }
 

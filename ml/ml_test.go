@@ -53,7 +53,10 @@ func TestAttachChecksInOrder(t *testing.T) {
 		{"cluster not reachable", func() {
 			refuse(func(string) (int, string) { return 503, status("no agent holds a tunnel for the cluster", "") })
 			w.put(store.Cluster{ID: clusterID, UID: clusterUID})
-		}, "nowhere", codeNotReachable, ""},
+		}, "nowhere", codeNotReachable, "sallyport cluster status -g rg -n c"},
+		{"not let through", func() {
+			refuse(func(string) (int, string) { return 403, status("no binding covers the request", "") })
+		}, "nowhere", codeUnauthorized, "rolebinding list -g rg --cluster-name c"},
 		{"no extension", func() {
 			refuse(func(string) (int, string) {
 				return 404, status(`services "https:sallyport-ml:443" not found`, "services")
@@ -77,6 +80,9 @@ func TestAttachChecksInOrder(t *testing.T) {
 	for _, s := range stages {
 		s.prepare()
 		r := w.call("PUT", compute, kubernetes(s.namespace))
+		for errors.Is(r.err, store.ErrConflict) { // it was just being tried again by itself
+			r = w.call("PUT", compute, kubernetes(s.namespace))
+		}
 		if r.err != nil || r.Header.Get("Azure-AsyncOperation") == "" || r.at("properties.provisioningState") == arm.Succeeded {
 			t.Fatalf("%s: %v %+v", s.name, r.err, r.Answer)
 		}

@@ -55,6 +55,7 @@ func thumbprint(key *ecdsa.PrivateKey) (string, error) {
 type extension struct {
 	*ML
 	cluster    string // name, for messages
+	group      string // of the cluster, for commands
 	uid        string
 	credential *client.AuthorityCredential
 }
@@ -82,7 +83,7 @@ func (m *ML) reach(ctx context.Context, w *store.Item[store.Source], clusterID s
 	if err != nil {
 		return nil, err
 	}
-	return &extension{ML: m, cluster: id.Name(), uid: string(cluster.UID), credential: credential}, nil
+	return &extension{ML: m, cluster: id.Name(), group: id.Group, uid: string(cluster.UID), credential: credential}, nil
 }
 
 // bound is the first thing that is asked: the cluster is there and started, and
@@ -170,15 +171,15 @@ const maxAnswer = 4 << 20
 // call asks the extension, with the workspace's two tokens. The errors say where
 // on the way it ended: binding, cluster, extension, or what the extension says.
 func (e *extension) call(ctx context.Context, method, path string, in, out any) error {
-	err := e.once(ctx, method, path, in, out)
+	err := e.once(ctx, method, path, in, out, false)
 	var refused *trust.Error
 	if errors.As(err, &refused) && refused.Code == wire.Unauthenticated {
-		// It may not have the key that the token is signed with yet.
-		if renewed, again := e.handOver(ctx, true); again != nil {
+		// It may not have the key that the token is signed with yet, or the
+		// token may be signed with one that was revoked.
+		if _, again := e.handOver(ctx, true); again != nil {
 			return again
-		} else if renewed {
-			err = e.once(ctx, method, path, in, out)
 		}
+		err = e.once(ctx, method, path, in, out, true)
 	}
 	if errors.As(err, &refused) && refused.Code == wire.Unauthenticated {
 		why := arm.Errorf(trust.Conflict, codeExtensionTrust, "The ML extension of the cluster '%s' does not accept the workspace: %s.", e.cluster, refused.Message)
@@ -188,8 +189,9 @@ func (e *extension) call(ctx context.Context, method, path string, in, out any) 
 	return err
 }
 
-func (e *extension) once(ctx context.Context, method, path string, in, out any) error {
-	own, err := e.credential.Token(ctx, wire.Audience(e.Base, e.uid)+"/.default", false)
+// once is call without a second try; fresh: with a token that was not used yet.
+func (e *extension) once(ctx context.Context, method, path string, in, out any, fresh bool) error {
+	own, err := e.credential.Token(ctx, wire.Audience(e.Base, e.uid)+"/.default", fresh)
 	if err != nil {
 		return e.noToken(err)
 	}
@@ -203,40 +205,18 @@ func (e *extension) once(ctx context.Context, method, path string, in, out any) 
 }
 
 // send is one exchange through the gateway; own is the token for the extension.
+// A token that the gateway does not take is replaced once: its signing key may
+// have been revoked before its time was over.
 func (e *extension) send(ctx context.Context, method, path string, body []byte, out any, own string) error {
-	place := "/clusters/" + e.uid
-	at := e.Gateway + place
-	token, err := e.credential.Token(ctx, e.Base+place+"/.default", false)
-	if err != nil {
-		return e.noToken(err)
+	status, data, err := e.exchange(ctx, method, path, body, own, false)
+	if err == nil && status == http.StatusUnauthorized && fromKubernetes(data) {
+		status, data, err = e.exchange(ctx, method, path, body, own, true)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, at+wire.ProxyPath+wire.Prefix+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "sallyport-ml")
-	if own != "" {
-		req.Header.Set(wire.TokenHeader, own)
-	}
-	res, err := e.http.Do(req)
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return e.away("the gateway does not answer").Because(err)
-	}
-	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return e.away("the answer was cut off").Because(err)
-	}
-	if res.StatusCode >= 300 {
-		return e.failure(res.StatusCode, data)
+	if status >= 300 {
+		return e.failure(status, data)
 	}
 	if out == nil {
 		return nil
@@ -247,8 +227,79 @@ func (e *extension) send(ctx context.Context, method, path string, body []byte, 
 	return nil
 }
 
+// exchange sends a request and reads its answer, whatever it is.
+func (e *extension) exchange(ctx context.Context, method, path string, body []byte, own string, fresh bool) (int, []byte, error) {
+	place := "/clusters/" + e.uid
+	token, err := e.credential.Token(ctx, e.Base+place+"/.default", fresh)
+	if err != nil {
+		return 0, nil, e.noToken(err)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, e.Gateway+place+wire.ProxyPath+wire.Prefix+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "sallyport-ml")
+	if own != "" {
+		req.Header.Set(wire.TokenHeader, own)
+	}
+	res, err := e.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return 0, nil, ctx.Err()
+		}
+		return 0, nil, e.away("the gateway does not answer").Because(err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		if ctx.Err() != nil {
+			return 0, nil, ctx.Err()
+		}
+		return 0, nil, e.away("the answer was cut off").Because(err)
+	}
+	return res.StatusCode, data, nil
+}
+
+// said is an error that the extension itself answered with.
+func (e *extension) said(status int, code, message string) error {
+	kind := map[int]trust.Kind{http.StatusBadRequest: trust.Invalid, http.StatusNotFound: trust.NotFound, http.StatusConflict: trust.Conflict,
+		http.StatusForbidden: trust.Conflict, http.StatusUnauthorized: trust.Conflict}[status]
+	if kind == trust.Internal {
+		kind = trust.Unavailable
+	}
+	why := arm.Errorf(kind, code, "%s", message)
+	switch code {
+	case wire.TrainingNotEnabled:
+		why.Hint = fmt.Sprintf("have the cluster's owner enable it: sallyport k8s-extension update -g %s --cluster-name %s --cluster-type managedClusters -n NAME --configuration-settings enableTraining=True, or sallyport ml extension manifest without --no-training", e.group, e.cluster)
+	case wire.OperatorSilent:
+		why.Hint = "kubectl get pods -n " + wire.Namespace
+	case wire.NamespaceNotFound:
+		why.Hint = "have the cluster's owner make it again and apply the extension's manifest: kubectl create namespace NAMESPACE, sallyport ml extension manifest --namespace NAMESPACE … | kubectl apply -f -"
+	}
+	return why
+}
+
+// fromKubernetes tells a Status, of the gateway or the API server, from what the
+// extension answers.
+func fromKubernetes(data []byte) bool {
+	var s struct{ Kind string }
+	return json.Unmarshal(data, &s) == nil && s.Kind == "Status"
+}
+
 func (e *extension) away(format string, args ...any) *trust.Error {
-	return arm.Errorf(trust.Unavailable, codeNotReachable, "The cluster '%s' is not reachable: %s.", e.cluster, strings.TrimSuffix(fmt.Sprintf(format, args...), "."))
+	why := arm.Errorf(trust.Unavailable, codeNotReachable, "The cluster '%s' is not reachable: %s.", e.cluster, strings.TrimSuffix(fmt.Sprintf(format, args...), "."))
+	why.Hint = fmt.Sprintf("sallyport cluster status -g %s -n %s", e.group, e.cluster)
+	return why
+}
+
+// unauthorized is a refusal of the gateway or the API server. A binding that was
+// taken away is seen in the store the next time.
+func (e *extension) unauthorized(format string, args ...any) *trust.Error {
+	why := arm.Errorf(trust.Unavailable, codeUnauthorized, format, args...)
+	why.Hint = fmt.Sprintf("sallyport aks trustedaccess rolebinding list -g %s --cluster-name %s", e.group, e.cluster)
+	return why
 }
 
 func (e *extension) noToken(err error) error {
@@ -274,73 +325,21 @@ func (e *extension) failure(status int, data []byte) error {
 	}
 	var code string
 	if s.Kind != "Status" && json.Unmarshal(s.Code, &code) == nil && code != "" {
-		kind := map[int]trust.Kind{http.StatusBadRequest: trust.Invalid, http.StatusNotFound: trust.NotFound, http.StatusConflict: trust.Conflict,
-			http.StatusForbidden: trust.Conflict, http.StatusUnauthorized: trust.Conflict}[status]
-		if kind == trust.Internal {
-			kind = trust.Unavailable
-		}
-		return arm.Errorf(kind, code, "%s", s.Message)
+		return e.said(status, code, s.Message)
 	}
 	switch {
 	case status == http.StatusForbidden:
-		// A binding that was taken away is seen in the store the next time.
-		return arm.Errorf(trust.Unavailable, codeUnauthorized, "The cluster '%s' does not let the workspace through: %s", e.cluster, s.Message)
+		return e.unauthorized("The cluster '%s' does not let the workspace through: %s", e.cluster, s.Message)
 	case status == http.StatusUnauthorized:
-		return arm.Errorf(trust.Unavailable, codeUnauthorized, "The workspace's token is not taken: %s", s.Message)
+		return e.unauthorized("The cluster '%s' does not take the workspace's token: %s", e.cluster, s.Message)
 	case status == http.StatusNotFound && s.Details.Kind == "services", status == http.StatusNotFound && s.Details.Kind == "namespaces":
 		why := arm.Errorf(trust.Conflict, codeNoExtension, "The ML extension is not installed in the cluster '%s': it has no Service %s in namespace %s.", e.cluster, wire.Service, wire.Namespace)
 		why.Hint = "have the cluster's owner apply it: sallyport ml extension manifest --namespace NAMESPACE | kubectl apply -f -"
 		return why
-	case status == http.StatusServiceUnavailable && strings.Contains(s.Message, "no endpoints available"):
-		why := arm.Errorf(trust.Unavailable, codeNoService, "The ML extension of the cluster '%s' is installed and its gateway is not running.", e.cluster)
+	case status == http.StatusServiceUnavailable && (strings.Contains(s.Message, "no endpoints available") || strings.Contains(s.Message, "error trying to reach service")):
+		why := arm.Errorf(trust.Unavailable, codeNoService, "The ML extension of the cluster '%s' is installed and its gateway does not answer.", e.cluster)
 		why.Hint = "kubectl get pods -n " + wire.Namespace
 		return why
 	}
 	return e.away("%s", s.Message)
-}
-
-// handOver gives the extension the authority's key set, signed with ml's key. It
-// tells whether there was one that this process had not handed over.
-func (e *extension) handOver(ctx context.Context, force bool) (bool, error) {
-	set, err := e.keys(ctx)
-	if err != nil {
-		return false, err
-	}
-	audience := wire.Audience(e.Base, e.uid)
-	e.mu.Lock()
-	same := e.handed[audience] == string(set)
-	e.mu.Unlock()
-	if same && !force {
-		return false, nil
-	}
-	signed, err := e.sign(wire.Keys{Audience: audience, Number: e.Now().Unix(), Keys: set})
-	if err != nil {
-		return false, err
-	}
-	if err := e.send(ctx, http.MethodPut, "/keys", []byte(signed), nil, ""); err != nil {
-		return false, err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.handed[audience] = string(set)
-	return true, nil
-}
-
-// keys is the authority's key set, as anybody reads it.
-func (m *ML) keys(ctx context.Context) (json.RawMessage, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.Base+"/"+m.Tenant+"/discovery/v2.0/keys", nil)
-	if err != nil {
-		return nil, err
-	}
-	unavailable := arm.Errorf(trust.Unavailable, arm.ServiceUnavailable, "The authority's keys cannot be read now.")
-	res, err := m.http.Do(req)
-	if err != nil {
-		return nil, unavailable.Because(err)
-	}
-	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil || res.StatusCode != http.StatusOK || !json.Valid(data) {
-		return nil, unavailable.Because(err)
-	}
-	return data, nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/arm"
@@ -263,7 +262,7 @@ func (m *ML) tellDeployment(ctx context.Context, e *extension, t *target, p *dep
 }
 
 // removeEndpoint removes an endpoint and its deployments. In a cluster that
-// cannot be told any more what serves goes on, and the operation says so.
+// cannot be told what serves goes on until it can, and the operation says so.
 func (m *ML) removeEndpoint(ctx context.Context, op *store.Operation, progress func(string)) error {
 	t, err := m.target(ctx, op)
 	if trust.KindOf(err) == trust.NotFound {
@@ -286,7 +285,7 @@ func (m *ML) removeEndpoint(ctx context.Context, op *store.Operation, progress f
 		objects = append(objects, "onlinedeployment/"+wire.DeploymentName(children[i].Value.UID))
 		ops = append(ops, store.Delete(children[i].Value.Key(), 0))
 	}
-	return m.removed(ctx, op, progress, &t.workspace, p.Cluster, "/endpoints/"+p.Endpoint.UID, objects, ops)
+	return m.removed(ctx, op, progress, t, removalPrivate{p.Cluster, "/endpoints/" + p.Endpoint.UID}, objects, ops)
 }
 
 // removeDeployment removes a deployment, and its name from the split.
@@ -320,29 +319,5 @@ func (m *ML) removeDeployment(ctx context.Context, op *store.Operation, progress
 	} else if err != nil && trust.KindOf(err) != trust.NotFound {
 		return err
 	}
-	return m.removed(ctx, op, progress, &t.workspace, p.Cluster, "/deployments/"+p.Deployment.UID, []string{"onlinedeployment/" + wire.DeploymentName(p.Deployment.UID)}, ops)
-}
-
-// removed has the cluster forget something and then removes its record.
-func (m *ML) removed(ctx context.Context, op *store.Operation, progress func(string), w *store.Item[store.Source], cluster, path string, objects []string, ops []store.Op) error {
-	progress("telling the cluster")
-	var err error
-	for try := range attachTries {
-		if err = m.forget(ctx, w, cluster, path); trust.KindOf(err) != trust.Unavailable || ctx.Err() != nil || try == attachTries-1 {
-			break
-		}
-		pause(ctx, m.again)
-	}
-	if ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
-		return err
-	}
-	_, failure := m.Store.Commit(ctx, slices.Clone(ops)...)
-	if errors.Is(failure, store.ErrConflict) {
-		return fmt.Errorf("%w: %w", store.ErrUnavailable, failure) // something changed beside it: again, as things are then
-	}
-	if failure == nil && err != nil {
-		m.Log.WarnContext(ctx, "removed without telling its cluster", "resource", op.Target, "error", err)
-		return operation.Remark(remains(nameOf(cluster), objects...))
-	}
-	return failure
+	return m.removed(ctx, op, progress, t, removalPrivate{p.Cluster, "/deployments/" + p.Deployment.UID}, []string{"onlinedeployment/" + wire.DeploymentName(p.Deployment.UID)}, ops)
 }

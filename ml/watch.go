@@ -2,6 +2,7 @@ package ml
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"sync"
@@ -22,6 +23,12 @@ func (m *ML) Run(ctx context.Context) error {
 	defer cancel()
 	marks := newMarks()
 	var wg sync.WaitGroup
+	wg.Go(func() { m.handOvers(ctx, marks.keys) })
+	var keysLost error
+	wg.Go(func() {
+		keysLost = m.followKeys(ctx, marks)
+		cancel()
+	})
 	wg.Go(func() {
 		for id := marks.next(ctx); id != ""; id = marks.next(ctx) {
 			if err := m.look(ctx, id); err != nil && ctx.Err() == nil {
@@ -43,10 +50,12 @@ func (m *ML) Run(ctx context.Context) error {
 		})
 	cancel()
 	wg.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
+	for _, e := range []error{keysLost, err} {
+		if e != nil && !errors.Is(e, context.Canceled) {
+			return e
+		}
 	}
-	return err
+	return nil
 }
 
 // markAll marks every workspace that something lies under.
@@ -65,9 +74,11 @@ func (m *ML) mark(ctx context.Context, marks *marks, e store.Event) error {
 		b, err := store.Decode[store.Binding](e.Value)
 		if err == nil && b.State == arm.Succeeded {
 			marks.add(trust.Fold(b.SourceID))
+			marks.keysChanged() // not for this cluster, perhaps
 		}
 		return err
 	case (store.Cluster{}).Owns(e.Key) && e.Type == store.EventPut:
+		marks.keysChanged()
 		return m.markAll(ctx, marks)
 	case (store.Source{}).Owns(e.Key) && e.Type == store.EventDelete:
 		marks.add(strings.TrimPrefix(e.Key, "/arm"))
@@ -143,6 +154,12 @@ func (m *ML) resume(ctx context.Context, w *store.Item[store.Source], item *stor
 			return err
 		}
 		kind, cluster = opDeployment, p.Cluster
+	case strings.HasSuffix(r.Type, "/"+removals) && !m.followed(ctx, &r):
+		var p removalPrivate
+		if err := json.Unmarshal(r.Private, &p); err != nil {
+			return trust.Errorf(trust.Internal, "a stored removal cannot be read").Because(err)
+		}
+		kind, cluster = opTell, p.Cluster
 	default:
 		return nil
 	}
@@ -179,14 +196,25 @@ func (m *ML) takeUp(ctx context.Context, kind string, w *store.Item[store.Source
 	return err
 }
 
-// marks are the workspaces to look at, each once.
+// marks are the workspaces to look at, each once, and whether there may be keys
+// to hand over.
 type marks struct {
 	mu    sync.Mutex
 	ids   map[string]bool
 	there chan struct{}
+	keys  chan struct{}
 }
 
-func newMarks() *marks { return &marks{ids: map[string]bool{}, there: make(chan struct{}, 1)} }
+func newMarks() *marks {
+	return &marks{ids: map[string]bool{}, there: make(chan struct{}, 1), keys: make(chan struct{}, 1)}
+}
+
+func (q *marks) keysChanged() {
+	select {
+	case q.keys <- struct{}{}:
+	default: // one that waits is enough
+	}
+}
 
 func (q *marks) add(id string) {
 	q.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -59,6 +60,8 @@ type world struct {
 	servers   map[string]wire.Deployment
 	serving   map[string]*wire.DeploymentStatus
 	told      map[string]int // how often of a deployment, by name
+	keys      []wire.Keys    // as handed over
+	tokens    int            // generation that the gateway takes
 	changed   chan struct{}
 	version   int
 }
@@ -178,12 +181,11 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	switch {
 	case strings.HasSuffix(r.URL.Path, "/oauth2/v2.0/token"):
 		w.token(rw, r)
-	case strings.HasSuffix(r.URL.Path, "/discovery/v2.0/keys"):
-		fmt.Fprint(rw, `{"keys":[]}`)
 	default:
 		path, ok := strings.CutPrefix(r.URL.Path, "/clusters/"+clusterUID+wire.ProxyPath+wire.Prefix)
-		if !ok || r.Header.Get("Authorization") != "Bearer for "+w.ml.Base+"/clusters/"+clusterUID {
-			http.Error(rw, "{}", http.StatusUnauthorized)
+		if !ok || r.Header.Get("Authorization") != "Bearer "+w.tokenFor(w.ml.Base+"/clusters/"+clusterUID) {
+			rw.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprint(rw, status("the token is not valid", ""))
 			return
 		}
 		w.extension(rw, r, path)
@@ -204,7 +206,14 @@ func (w *world) token(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	audience := strings.TrimSuffix(r.FormValue("scope"), "/.default")
-	_ = json.NewEncoder(rw).Encode(map[string]any{"access_token": "for " + audience, "expires_in": 900})
+	_ = json.NewEncoder(rw).Encode(map[string]any{"access_token": w.tokenFor(audience), "expires_in": 900})
+}
+
+// tokenFor is the one token for an audience that is good now.
+func (w *world) tokenFor(audience string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return fmt.Sprintf("for %s %d", audience, w.tokens)
 }
 
 func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) {
@@ -221,7 +230,11 @@ func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) 
 		rw.WriteHeader(code)
 		_ = json.NewEncoder(rw).Encode(v)
 	}
-	if path != "/keys" && r.Header.Get(wire.TokenHeader) != "for "+wire.Audience(w.ml.Base, clusterUID) {
+	if path == "/keys" {
+		answer(w.handed(r))
+		return
+	}
+	if r.Header.Get(wire.TokenHeader) != fmt.Sprintf("for %s %d", wire.Audience(w.ml.Base, clusterUID), w.tokens) {
 		answer(401, wire.Error{Code: wire.Unauthenticated, Message: "no"})
 		return
 	}
@@ -265,8 +278,11 @@ func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) 
 			w.mu.Lock()
 			s = w.jobs[parts[2]]
 			if w.refuse != nil {
-				answer(403, struct{}{})
-				return
+				if code, body := w.refuse(path); code != 0 {
+					rw.WriteHeader(code)
+					fmt.Fprint(rw, body)
+					return
+				}
 			}
 		}
 		if s == nil {
@@ -286,6 +302,25 @@ func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) 
 	default:
 		w.served(r, parts, answer)
 	}
+}
+
+// handed takes a key set, if ml has signed it; w.mu is held.
+func (w *world) handed(r *http.Request) (int, any) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return 400, wire.Error{Code: wire.Invalid}
+	}
+	jws, err := jose.ParseSignedCompact(string(body), []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return 401, wire.Error{Code: wire.Unauthenticated}
+	}
+	var doc wire.Keys
+	payload, err := jws.Verify(w.ml.Key.Public())
+	if err != nil || json.Unmarshal(payload, &doc) != nil || doc.Audience != wire.Audience(w.ml.Base, clusterUID) {
+		return 401, wire.Error{Code: wire.Unauthenticated}
+	}
+	w.keys = append(w.keys, doc)
+	return 200, struct{}{}
 }
 
 // reply is an answer with its error.
@@ -385,6 +420,52 @@ func kubernetes(namespace string) map[string]any {
 
 func command(kv ...any) map[string]any {
 	return props(append([]any{"jobType", "Command", "command", "/train", "environmentId", environment, "computeId", workspace + "/computes/k8s"}, kv...)...)
+}
+
+// end waits for the operation that a call began.
+func (w *world) end(r *reply) store.Operation {
+	w.t.Helper()
+	at := r.Header.Get("Azure-AsyncOperation")
+	if at == "" {
+		at = r.Header.Get("Location")
+	}
+	u, err := url.Parse(at)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var op store.Item[store.Operation]
+	w.until("the operation has ended", func() bool {
+		if op, err = store.Get[store.Operation](w.t.Context(), w.st, store.Operation{ID: u.Path[strings.LastIndexByte(u.Path, '/')+1:]}.Key()); err != nil {
+			w.t.Fatal(err)
+		}
+		return op.Value.Done()
+	})
+	return op.Value
+}
+
+// until waits for a condition.
+func (w *world) until(what string, ready func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ready(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("not so after 30 s: %s", what)
+		}
+	}
+}
+
+// locked reads what the extension knows.
+func (w *world) locked(read func() bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return read()
+}
+
+// away has everything refused, nil lets it through.
+func (w *world) away(refuse func(path string) (int, string)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refuse = refuse
+	w.wake()
 }
 
 // becomes waits for a resource's member.

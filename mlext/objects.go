@@ -101,7 +101,7 @@ var Default = wire.InstanceType{Resources: wire.Resources{
 
 // NewCompute makes the object of a compute.
 func NewCompute(owner Owner, c wire.Compute) *Compute {
-	return &Compute{TypeMeta: typeMeta(Computes, "Compute"), ObjectMeta: metav1.ObjectMeta{Namespace: wire.Namespace, Name: "c-" + c.UID},
+	return &Compute{TypeMeta: typeMeta(Computes, "Compute"), ObjectMeta: metav1.ObjectMeta{Namespace: wire.Namespace, Name: wire.ComputeName(c.UID)},
 		Spec: ComputeSpec{Owner: owner, Compute: c}}
 }
 
@@ -112,7 +112,7 @@ func NewTrainingJob(s TrainingJobSpec) *TrainingJob {
 }
 
 // JobName is the name of a job's TrainingJob.
-func JobName(uid string) string { return "j-" + uid }
+func JobName(uid string) string { return wire.JobName(uid) }
 
 func typeMeta(r schema.GroupVersionResource, kind string) metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: r.GroupVersion().String(), Kind: kind}

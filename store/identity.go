@@ -93,6 +93,10 @@ type SigningKey struct {
 // Key places a signing key.
 func (r SigningKey) Key() string { return SigningKeyPrefix + r.KeyID }
 
+// Published tells whether the key is in the key set now: tokens signed with
+// another are refused.
+func (r SigningKey) Published(now time.Time) bool { return !r.Revoked && now.Before(r.GoneFrom) }
+
 // SealedKey is any other private key the servers share, by name: CAs and the
 // key that signs mandates.
 type SealedKey struct {

@@ -188,7 +188,7 @@ func (g *Gateway) compute(ctx context.Context, owner mlext.Owner, uid string) (*
 	if !uidPattern.MatchString(uid) {
 		return nil, absent
 	}
-	u, err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Get(ctx, "c-"+uid, metav1.GetOptions{})
+	u, err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Get(ctx, wire.ComputeName(uid), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, absent
 	}
@@ -209,7 +209,7 @@ func (g *Gateway) removeCompute(ctx context.Context, owner mlext.Owner, uid stri
 	if _, err := g.compute(ctx, owner, uid); err != nil {
 		return err
 	}
-	err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Delete(ctx, "c-"+uid, metav1.DeleteOptions{})
+	err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Delete(ctx, wire.ComputeName(uid), metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

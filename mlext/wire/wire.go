@@ -47,8 +47,13 @@ const (
 	NamespaceNotFound = "NamespaceNotFound" // 409: it does not exist
 	NamespaceRefused  = "NamespaceRefused"  // 409: the owner has not let the extension into it
 	NameTaken         = "NameTaken"         // 409
+	Newer             = "NewerKeys"         // 409: a newer key set is there
 	Invalid           = "Invalid"           // 400
 	Unavailable       = "Unavailable"       // 503
+	// TrainingNotEnabled, 409: the owner has the extension serve only.
+	TrainingNotEnabled = "TrainingNotEnabled"
+	// OperatorSilent, 503: what becomes of jobs is not known now.
+	OperatorSilent = "ExtensionUnhealthy"
 )
 
 // Health is the extension's state. An answer means that its gateway runs.
@@ -63,6 +68,12 @@ type Health struct {
 	Scoring        string `json:"scoring,omitempty"`
 	ScoringMessage string `json:"scoringMessage,omitempty"`
 }
+
+// ComputeName and JobName are the names of objects in namespace azureml, by uid.
+func ComputeName(uid string) string { return "c-" + uid }
+
+// JobName is the name of a TrainingJob.
+func JobName(uid string) string { return "j-" + uid }
 
 // Keys is the authority's key set, handed over: the payload of a JWS signed by
 // the ML service's key, whose audience is the extension's.
@@ -123,6 +134,9 @@ const (
 	Completed = "Completed"
 	Failed    = "Failed"
 	Canceled  = "Canceled"
+	// NotResponding: a host that it ran on has not been heard of, and whether it
+	// runs on there is not known.
+	NotResponding = "NotResponding"
 )
 
 // Done tells whether a state is a last one.
@@ -132,8 +146,9 @@ func Done(state string) bool { return state == Completed || state == Failed || s
 type Status struct {
 	Version string    `json:"version,omitempty"`
 	State   string    `json:"state"`
-	Code    string    `json:"code,omitempty"`   // PodUnschedulable, ImagePullLoopBackOff, …
-	Reason  string    `json:"reason,omitempty"` // why it is in the state; readable
+	Code    string    `json:"code,omitempty"`    // PodUnschedulable, ImagePullLoopBackOff, …
+	Reason  string    `json:"reason,omitempty"`  // why it is in the state; readable
+	Command string    `json:"command,omitempty"` // what to type next, if there is something
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
 	Nodes   []Node    `json:"nodes,omitempty"`
