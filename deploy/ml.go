@@ -30,6 +30,8 @@ type MLOptions struct {
 	Keys                     []byte // RFC 7517: the authority's
 	Number                   int64  // of that key set
 	NoWorkloads              bool   // leave the Deployments out: they run elsewhere, with the same rights
+
+	Router *MLRouter // nil: online endpoints are not scored
 }
 
 const (
@@ -52,6 +54,11 @@ func ML(o MLOptions) ([]rbac.Explained, error) {
 			return nil, trust.Errorf(trust.Invalid, "namespace %s is no place for jobs", ns)
 		}
 	}
+	if o.Router != nil {
+		if err := o.Router.check(); err != nil {
+			return nil, err
+		}
+	}
 	all := []rbac.Explained{{
 		Why: "Where the extension itself lives. Workspaces' jobs do not run here.",
 		Object: &corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
@@ -65,6 +72,9 @@ func ML(o MLOptions) ([]rbac.Explained, error) {
 	}
 	all = append(all, mlRights(o.Namespaces)...)
 	all = append(all, o.mlData()...)
+	if o.Router != nil {
+		all = append(all, o.routerObjects()...)
+	}
 	if o.NoWorkloads {
 		return all, nil
 	}
@@ -92,6 +102,33 @@ func may(why, group string, resources, verbs []string, names ...string) right {
 	return right{why, rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: verbs, ResourceNames: names}}
 }
 
+// mlRole is a role with its binding to one of the extension's accounts; ns "":
+// in the whole cluster.
+func mlRole(ns, name, account, why string, rights ...right) []rbac.Explained {
+	rules, reasons := make([]rbacv1.PolicyRule, 0, len(rights)), make([]string, 0, len(rights))
+	for _, r := range rights {
+		rules, reasons = append(rules, r.PolicyRule), append(reasons, r.why)
+	}
+	subject := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: wire.Namespace, Name: account}}
+	meta := metav1.ObjectMeta{Namespace: ns, Name: name, Labels: mlLabels}
+	kind, bound := "Role", "RoleBinding"
+	var made, binding rbac.Object
+	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Name: name}
+	if ns == "" {
+		kind, bound = "ClusterRole", "ClusterRoleBinding"
+		made = &rbacv1.ClusterRole{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: kind}, ObjectMeta: meta, Rules: rules}
+	} else {
+		made = &rbacv1.Role{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: kind}, ObjectMeta: meta, Rules: rules}
+	}
+	ref.Kind = kind
+	if ns == "" {
+		binding = &rbacv1.ClusterRoleBinding{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: bound}, ObjectMeta: meta, RoleRef: ref, Subjects: subject}
+	} else {
+		binding = &rbacv1.RoleBinding{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: bound}, ObjectMeta: meta, RoleRef: ref, Subjects: subject}
+	}
+	return []rbac.Explained{{Why: why, Object: made, Rules: reasons}, {Object: binding}}
+}
+
 // mlRights is what the extension's parts may do, by account: in namespace
 // azureml, in each attached namespace, and in the whole cluster.
 func mlRights(namespaces []string) []rbac.Explained {
@@ -99,32 +136,12 @@ func mlRights(namespaces []string) []rbac.Explained {
 	read, all := []string{"get", "list", "watch"}, []string{"get", "list", "watch", "create", "update", "patch", "delete"}
 	var out []rbac.Explained
 	role := func(ns, name, account, why string, rights ...right) {
-		rules, reasons := make([]rbacv1.PolicyRule, 0, len(rights)), make([]string, 0, len(rights))
-		for _, r := range rights {
-			rules, reasons = append(rules, r.PolicyRule), append(reasons, r.why)
-		}
-		subject := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: wire.Namespace, Name: account}}
-		meta := metav1.ObjectMeta{Namespace: ns, Name: name, Labels: mlLabels}
-		kind, bound := "Role", "RoleBinding"
-		var made, binding rbac.Object
-		ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Name: name}
-		if ns == "" {
-			kind, bound = "ClusterRole", "ClusterRoleBinding"
-			made = &rbacv1.ClusterRole{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: kind}, ObjectMeta: meta, Rules: rules}
-		} else {
-			made = &rbacv1.Role{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: kind}, ObjectMeta: meta, Rules: rules}
-		}
-		ref.Kind = kind
-		if ns == "" {
-			binding = &rbacv1.ClusterRoleBinding{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: bound}, ObjectMeta: meta, RoleRef: ref, Subjects: subject}
-		} else {
-			binding = &rbacv1.RoleBinding{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: bound}, ObjectMeta: meta, RoleRef: ref, Subjects: subject}
-		}
-		out = append(out, rbac.Explained{Why: why, Object: made, Rules: reasons}, rbac.Explained{Object: binding})
+		out = append(out, mlRole(ns, name, account, why, rights...)...)
 	}
 	role(wire.Namespace, mlext.GatewayAccount, mlext.GatewayAccount, "What the gateway may do with the extension's own objects.",
 		may("It keeps what workspaces attached and submitted.", own, []string{"computes", "trainingjobs", "onlineendpoints", "onlinedeployments"}, all),
 		may("It says whether the operator lives.", "coordination.k8s.io", []string{"leases"}, []string{"get"}, mlext.OperatorLease),
+		may("It says where endpoints are scored.", "", []string{"services"}, []string{"get"}, mlext.RouterService),
 		may("It keeps newer key sets of the authority.", "", []string{"configmaps"}, []string{"get", "update"}, mlext.KeysConfigMap))
 	role(wire.Namespace, mlext.OperatorAccount, mlext.OperatorAccount, "What the operator may do with the extension's own objects.",
 		may("It reads jobs and deployments, and lets them go when what ran for them is gone.", own, []string{"trainingjobs", "onlinedeployments"}, append(slices.Clone(read), "patch")),
@@ -197,7 +214,7 @@ func mlKinds() []rbac.Explained {
 		kind("A namespace that a workspace attached.", "ml.sallyport.dev", "computes", "compute", "Compute", "Namespaced", ours, false),
 		kind("A command job of a workspace.", "ml.sallyport.dev", "trainingjobs", "trainingjob", "TrainingJob", "Namespaced", ours, true),
 		kind("A name that a workspace serves models under.", "ml.sallyport.dev", "onlineendpoints", "onlineendpoint", "OnlineEndpoint", "Namespaced", ours, false),
-		kind("Replicas of a model server.", "ml.sallyport.dev", "onlinedeployments", "onlinedeployment", "OnlineDeployment", "Namespaced", ours, true),
+		scaled(kind("Replicas of a model server.", "ml.sallyport.dev", "onlinedeployments", "onlinedeployment", "OnlineDeployment", "Namespaced", ours, true)),
 		kind("The sizes that jobs may ask for, as in Azure: yours to make.", "amlarc.azureml.com", "instancetypes", "instancetype", "InstanceType", "Cluster", instance, false),
 	}
 }
@@ -226,7 +243,7 @@ func (o MLOptions) mlService() rbac.Explained {
 
 // mlDeployment passes Pod Security "restricted".
 func (o MLOptions) mlDeployment(account string) rbac.Explained {
-	part := map[string]string{mlext.GatewayAccount: "gateway", mlext.OperatorAccount: "operator"}[account]
+	part := map[string]string{mlext.GatewayAccount: "gateway", mlext.OperatorAccount: "operator", mlext.RouterAccount: "router"}[account]
 	c := corev1.Container{
 		Name: part, Image: o.Image, ImagePullPolicy: corev1.PullIfNotPresent, Command: []string{"/sallyport-ml"},
 		Args: []string{part, "--namespaces=" + strings.Join(o.Namespaces, ",")},

@@ -1,6 +1,7 @@
 // Command sallyport-ml is the ML extension in a cluster: as "gateway" it is the
-// door that the ML service comes in by, as "operator" it runs jobs. They run as
-// two Deployments with two identities, because one stolen token must not be both.
+// door that the ML service comes in by, as "operator" it runs jobs and model
+// servers, as "router" it scores. They run as Deployments with an identity each,
+// because one stolen token must not be all.
 //
 // It owns the flags and the one place where the extension's rooms meet.
 package main
@@ -30,10 +31,11 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stderr))
 }
 
-const usage = `usage: sallyport-ml gateway|operator --namespaces NAMES [flags]
+const usage = `usage: sallyport-ml gateway|operator|router --namespaces NAMES [flags]
 
 gateway   lets the ML service's workspaces attach, submit, watch and read logs
 operator  runs their jobs in the namespaces that the cluster's owner named
+router    stands before their model servers: keys, traffic split, queues, scaling
 version   prints the version
 
 sallyport-ml gateway -h lists the flags.
@@ -48,6 +50,8 @@ type config struct {
 
 	// The gateway's.
 	listen, issuer, tenant, audience, keyFile, logDir string
+
+	router routerConfig
 }
 
 // run is main without the process: exit code 0 after a clean stop, 1 for a
@@ -63,11 +67,13 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		serve = runGateway
 	case "operator":
 		serve = runOperator
+	case "router":
+		serve = runRouter
 	case "version":
 		fmt.Fprintln(stderr, version())
 		return 0
 	default:
-		fmt.Fprintf(stderr, "sallyport-ml: %q is neither gateway nor operator\n\n%s", args[0], usage)
+		fmt.Fprintf(stderr, "sallyport-ml: %q is none of gateway, operator and router\n\n%s", args[0], usage)
 		return 2
 	}
 	c, err := parseFlags(args[0], args[1:], stderr)
@@ -102,6 +108,12 @@ func parseFlags(part string, args []string, stderr io.Writer) (*config, error) {
 		f.StringVar(&c.keyFile, "ml-key", "", "PEM `file` with the public key of the ML service, which signs newer key sets")
 		f.StringVar(&c.logDir, "log-dir", "/var/lib/sallyport-ml/logs", "`folder` for jobs' logs")
 	}
+	if part == "router" {
+		f.StringVar(&c.listen, "listen", ":8080", "`address` to score on")
+		f.StringVar(&c.audience, "audience", "", "this extension, as tokens name it")
+		f.StringVar(&c.keyFile, "ml-key", "", "PEM `file` with the public key of the ML service, which signs tokens of endpoints")
+		c.router.flags(f)
+	}
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -126,6 +138,12 @@ func (c *config) complete(part string, rest []string, namespaces string) error {
 	}
 	if part == "gateway" && (c.issuer == "" || c.tenant == "" || c.audience == "" || c.keyFile == "") {
 		return fmt.Errorf("--issuer, --tenant, --audience and --ml-key are needed: 'sallyport ml extension manifest' writes them")
+	}
+	if part == "router" {
+		if c.audience == "" || c.keyFile == "" {
+			return fmt.Errorf("--audience and --ml-key are needed: 'sallyport ml extension manifest' writes them")
+		}
+		return c.router.complete()
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ func (a *app) extensionManifest() *cobra.Command {
 	var cluster, image, claim string
 	var namespaces []string
 	var noWorkloads bool
+	var router mlRouter
 	return a.command(spec{
 		use: "manifest", short: "Print what the cluster's owner applies to have the ML extension.",
 		long: `Print what the cluster's owner applies, with their own rights, to have the ML
@@ -39,12 +40,17 @@ with which the ML service signs newer ones, as any workspace's credential shows 
 			f.many(&namespaces, "namespace", "", "Namespaces that workspaces may attach. Default: default.")
 			f.text(&image, "image", "", "Image of the extension; see 'sallyport image save --program sallyport-ml'. Default: "+defaultMLImage()+".")
 			f.text(&claim, "log-claim", "", "PersistentVolumeClaim in namespace azureml for jobs' logs. Default: they are lost with the gateway's pod.")
+			router.flags(f)
 			f.flag(&noWorkloads, "no-workloads", "", "Leave the Deployments out: they run elsewhere.")
 		},
 		run: func(ctx context.Context, _ []string) (any, error) {
 			o := deploy.MLOptions{Image: image, LogClaim: claim, NoWorkloads: noWorkloads, Number: time.Now().Unix()}
 			if o.Image == "" {
 				o.Image = defaultMLImage()
+			}
+			var err error
+			if o.Router, err = router.options(); err != nil {
+				return nil, err
 			}
 			for _, v := range namespaces {
 				o.Namespaces = append(o.Namespaces, commas(v)...)

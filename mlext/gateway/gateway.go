@@ -99,6 +99,7 @@ func (g *Gateway) health(ctx context.Context) wire.Health {
 	_, number := g.keys.current()
 	h := wire.Health{Version: g.Version, Namespaces: g.Namespaces, Keys: number}
 	lease, err := g.Kube.CoordinationV1().Leases(wire.Namespace).Get(ctx, mlext.OperatorLease, metav1.GetOptions{})
+	h.Scoring, h.ScoringMessage = g.scoring(ctx)
 	switch {
 	case apierrors.IsNotFound(err):
 		h.Message = "the operator has not started yet"
@@ -110,6 +111,18 @@ func (g *Gateway) health(ctx context.Context) wire.Health {
 		h.Operator = true
 	}
 	return h
+}
+
+// scoring is where endpoints are scored.
+func (g *Gateway) scoring(ctx context.Context) (base, why string) {
+	s, err := g.Kube.CoreV1().Services(wire.Namespace).Get(ctx, mlext.RouterService, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return "", "the extension has no router: have the cluster's owner apply it with online endpoints: sallyport ml extension manifest --enable-inference"
+	case err != nil:
+		return "", "the router's Service cannot be read"
+	}
+	return mlext.ScoringBase(s)
 }
 
 // operatorSilence after which the operator counts as dead; it renews every 2 s.

@@ -231,7 +231,7 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) error {
 		// A caller that does not read must not keep the slot.
 		end, _ := ctx.Deadline()
 		deadline(control.SetWriteDeadline, end)
-		defer func() { deadline(control.SetWriteDeadline, time.Now().Add(writeTimeout)) }()
+		defer func() { deadline(control.SetWriteDeadline, time.Now().Add(WriteTimeout)) }()
 	}
 	x.begun = true
 	x.w.WriteHeader(x.entry.status)

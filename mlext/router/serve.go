@@ -30,8 +30,8 @@ const maxAttempts = 10
 // statusGone is what the log says of a caller that left; nobody gets it.
 const statusGone = 499
 
-// writeTimeout bounds a whole request: its body, the queue, the longest timeout.
-const writeTimeout = maxTimeout + 5*time.Minute
+// WriteTimeout, of the server before a Router, bounds a whole request: its body, the queue, the longest timeout.
+const WriteTimeout = maxTimeout + 5*time.Minute
 
 // ServeHTTP scores.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
