@@ -71,6 +71,7 @@ func ML(o MLOptions) ([]rbac.Explained, error) {
 			ObjectMeta: metav1.ObjectMeta{Namespace: wire.Namespace, Name: account, Labels: mlLabels}, AutomountServiceAccountToken: ptr(false)}})
 	}
 	all = append(all, mlRights(o.Namespaces)...)
+	all = append(all, mlSecretsFence()...)
 	all = append(all, o.mlData()...)
 	if o.Router != nil {
 		all = append(all, o.routerObjects()...)
@@ -142,18 +143,24 @@ func mlRights(namespaces []string) []rbac.Explained {
 		may("It keeps what workspaces attached and submitted.", own, []string{"computes", "trainingjobs", "onlineendpoints", "onlinedeployments"}, all),
 		may("It says whether the operator lives.", "coordination.k8s.io", []string{"leases"}, []string{"get"}, mlext.OperatorLease),
 		may("It says where endpoints are scored.", "", []string{"services"}, []string{"get"}, mlext.RouterService),
-		may("It keeps newer key sets of the authority.", "", []string{"configmaps"}, []string{"get", "update"}, mlext.KeysConfigMap))
+		may("It keeps newer key sets of the authority, and publishes who signs its certificate.", "", []string{"configmaps"}, []string{"get", "update"}, mlext.KeysConfigMap, mlext.TrustConfigMap),
+		may("It keeps that CA's key, and reads no other Secret.", "", []string{"secrets"}, []string{"get", "update"}, mlext.TrustSecret))
+	role("", mlext.GatewayAccount, mlext.GatewayAccount, "The gateway's only right outside namespaces.",
+		may("It asks whose token a pod shows it.", "authentication.k8s.io", []string{"tokenreviews"}, []string{"create"}))
 	role(wire.Namespace, mlext.OperatorAccount, mlext.OperatorAccount, "What the operator may do with the extension's own objects.",
 		may("It reads jobs and deployments, and lets them go when what ran for them is gone.", own, []string{"trainingjobs", "onlinedeployments"}, append(slices.Clone(read), "patch")),
 		may("It says what becomes of them.", own, []string{"trainingjobs/status", "onlinedeployments/status"}, []string{"update"}),
+		may("It tells pods where the gateway is.", "", []string{"services"}, []string{"get"}, wire.Service),
+		may("And whom to believe there.", "", []string{"configmaps"}, []string{"get"}, mlext.TrustConfigMap),
 		may("One operator works at a time.", "coordination.k8s.io", []string{"leases"}, []string{"create"}),
 		may("The same.", "coordination.k8s.io", []string{"leases"}, []string{"get", "update"}, mlext.OperatorLease))
-	role("", mlext.OperatorAccount, mlext.OperatorAccount, "The only right outside namespaces: sizes that the owner has named.",
+	role("", mlext.OperatorAccount, mlext.OperatorAccount, "The operator's only right outside namespaces: sizes that the owner has named.",
 		may("It reads instance types.", "amlarc.azureml.com", []string{"instancetypes"}, []string{"get", "list"}))
 	for _, ns := range namespaces {
-		role(ns, mlext.GatewayAccount, mlext.GatewayAccount, "Consent: workspaces may attach namespace "+ns+". The gateway makes nothing here.",
+		role(ns, mlext.GatewayAccount, mlext.GatewayAccount, "Consent: workspaces may attach namespace "+ns+". The gateway makes nothing that runs.",
 			may("It tells whether the namespace is there.", "", []string{"namespaces"}, []string{"get"}, ns),
-			may("It knows whose logs to read.", "", []string{"pods"}, read),
+			may("It knows whose logs to read, and which pod asks.", "", []string{"pods"}, read),
+			may("It keeps registry credentials of workspaces for pods, and reads none. A policy holds it to names that begin with "+mlext.PullSecrets+".", "", []string{"secrets"}, []string{"create", "update", "delete"}),
 			may("It reads logs of pods. Kubernetes cannot say: of workspaces' only.", "", []string{"pods/log"}, []string{"get"}))
 		role(ns, mlext.OperatorAccount, mlext.OperatorAccount, "Consent: workspaces' jobs and model servers may run in namespace "+ns+".",
 			may("It runs jobs and ends them.", "batch", []string{"jobs"}, append(slices.Clone(read), "create", "delete")),
@@ -227,6 +234,9 @@ func (o MLOptions) mlData() []rbac.Explained {
 	}
 	return []rbac.Explained{
 		config(mlConfig, "The ML service's key: it signs newer key sets, since nothing here can reach the authority. Nothing here is secret.", map[string]string{mlKeyFile: string(o.MLKey)}),
+		{Why: "The gateway fills it at its first start: the key of the CA of its certificate.", Object: &corev1.Secret{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Namespace: wire.Namespace, Name: mlext.TrustSecret, Labels: mlLabels}, Type: corev1.SecretTypeOpaque}},
+		config(mlext.TrustConfigMap, "And the certificate of that CA, for pods that ask for their workspace's bytes.", nil),
 		config(mlext.KeysConfigMap, "The authority's public keys, as they were when this was written; the gateway keeps newer ones here.",
 			map[string]string{"keys": string(o.Keys), "number": strconv.FormatInt(o.Number, 10)}),
 	}
@@ -258,6 +268,9 @@ func (o MLOptions) mlDeployment(account string) rbac.Explained {
 		ServiceAccountName: account, AutomountServiceAccountToken: ptr(true), EnableServiceLinks: ptr(false),
 		SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: ptr(true), RunAsUser: ptr[int64](65532), RunAsGroup: ptr[int64](65532), FSGroup: ptr[int64](65532),
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+	}
+	if part == "operator" {
+		c.Args = append(c.Args, "--image="+o.Image)
 	}
 	why := "Runs jobs and model servers, and says what becomes of them. It dials this API server; nothing dials it."
 	if part == "gateway" {

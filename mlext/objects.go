@@ -41,9 +41,12 @@ const (
 	TrustVariable  = "SALLYPORT_ML_TRUST"  // PEM
 )
 
-// PullSecret is the name of the Secret with the registry credentials of a
-// compute, in its namespace.
-func PullSecret(computeUID string) string { return "sallyport-ml-pull-" + computeUID }
+// PullSecrets begin the names of the Secrets with computes' registry credentials,
+// the only ones that the gateway may write.
+const PullSecrets = "sallyport-ml-pull-"
+
+// PullSecretName is the name of a compute's, in its namespace.
+func PullSecretName(computeUID string) string { return PullSecrets + computeUID }
 
 // Owner is the workspace that something was made by: both must match.
 type Owner struct {
@@ -64,6 +67,15 @@ type ComputeSpec struct {
 	wire.Compute `json:",inline"`
 	// PullSecret says that the namespace has registry credentials of the compute.
 	PullSecret bool `json:"pullSecret,omitempty"`
+}
+
+// PullSecret is the name of the Secret with the compute's registry credentials;
+// "" if it has none.
+func (c *Compute) PullSecret() string {
+	if !c.Spec.PullSecret {
+		return ""
+	}
+	return PullSecretName(c.Spec.UID)
 }
 
 // TrainingJob is a command job.

@@ -17,8 +17,12 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/sallyport/sallyport/internal/logs"
 	"github.com/sallyport/sallyport/internal/pki"
+	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/gateway"
 	"github.com/sallyport/sallyport/mlext/operator"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -45,7 +49,7 @@ func runGateway(ctx context.Context, c *config, kube *clients, stderr io.Writer)
 	if err != nil {
 		return err
 	}
-	listener, err := listen(ctx, c.listen, log)
+	listener, err := listen(ctx, c.listen, kube.kube, log)
 	if err != nil {
 		return err
 	}
@@ -83,10 +87,10 @@ func withProbe(h http.Handler) http.Handler {
 	})
 }
 
-// listen opens the port with a certificate of this process' own. The API server
-// does not check it; it keeps what listens on the pod network from reading along.
-func listen(ctx context.Context, address string, log *slog.Logger) (net.Listener, error) {
-	ca, err := pki.NewCA(pki.ServerTLS, time.Now)
+// listen opens the port with a certificate of the extension's own CA. The API
+// server does not check it; the pods that ask for their workspace's bytes do.
+func listen(ctx context.Context, address string, kube kubernetes.Interface, log *slog.Logger) (net.Listener, error) {
+	ca, err := authority(ctx, kube, time.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +104,49 @@ func listen(ctx context.Context, address string, log *slog.Logger) (net.Listener
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	return tls.NewListener(l, &tls.Config{GetCertificate: keeper.GetCertificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
+}
+
+const caKey = "ca.key" // in the Secret, beside the certificate
+
+// authority is the CA of the extension's gateway: made at first start, its key
+// in a Secret that the gateway alone reads, its certificate where the operator
+// finds it.
+func authority(ctx context.Context, kube kubernetes.Interface, now func() time.Time) (*pki.CA, error) {
+	secrets, maps := kube.CoreV1().Secrets(wire.Namespace), kube.CoreV1().ConfigMaps(wire.Namespace)
+	kept, err := secrets.Get(ctx, mlext.TrustSecret, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read Secret %s, which the extension's manifest makes: %w", mlext.TrustSecret, err)
+	}
+	if len(kept.Data[caKey]) == 0 {
+		made, err := pki.NewCA(pki.ServerTLS, now)
+		if err != nil {
+			return nil, err
+		}
+		cert, key, err := made.Marshal()
+		if err != nil {
+			return nil, err
+		}
+		kept.Data = map[string][]byte{mlext.TrustEntry: cert, caKey: key}
+		if kept, err = secrets.Update(ctx, kept, metav1.UpdateOptions{}); err != nil {
+			return nil, fmt.Errorf("keep the gateway's CA: %w", err)
+		}
+	}
+	ca, err := pki.ParseCA(pki.ServerTLS, kept.Data[mlext.TrustEntry], kept.Data[caKey], now)
+	if err != nil {
+		return nil, fmt.Errorf("read Secret %s: %w", mlext.TrustSecret, err)
+	}
+	published, err := maps.Get(ctx, mlext.TrustConfigMap, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read ConfigMap %s: %w", mlext.TrustConfigMap, err)
+	}
+	if published.Data[mlext.TrustEntry] == string(ca.PEM()) {
+		return ca, nil
+	}
+	published.Data = map[string]string{mlext.TrustEntry: string(ca.PEM())}
+	if _, err := maps.Update(ctx, published, metav1.UpdateOptions{}); err != nil {
+		return nil, fmt.Errorf("publish the gateway's CA: %w", err)
+	}
+	return ca, nil
 }
 
 func readKey(file string) (crypto.PublicKey, error) {
@@ -135,6 +182,6 @@ func runOperator(ctx context.Context, c *config, kube *clients, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	return operator.Run(ctx, operator.Config{Kube: kube.kube, Dynamic: kube.dynamic, Namespaces: c.namespaces,
+	return operator.Run(ctx, operator.Config{Kube: kube.kube, Dynamic: kube.dynamic, Namespaces: c.namespaces, Image: c.image,
 		Identity: fmt.Sprintf("%s-%d", host, os.Getpid()), Now: time.Now, Log: log})
 }

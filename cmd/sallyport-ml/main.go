@@ -36,6 +36,8 @@ const usage = `usage: sallyport-ml gateway|operator|router --namespaces NAMES [f
 gateway   lets the ML service's workspaces attach, submit, watch and read logs
 operator  runs their jobs in the namespaces that the cluster's owner named
 router    stands before their model servers: keys, traffic split, queues, scaling
+fetch     fills the folders of a job's or deployment's pod, and ends
+push      keeps what a job's pod writes, and ends after its program
 version   prints the version
 
 sallyport-ml gateway -h lists the flags.
@@ -52,6 +54,8 @@ type config struct {
 	listen, issuer, tenant, audience, keyFile, logDir string
 
 	router routerConfig
+	// The operator's.
+	image string
 }
 
 // run is main without the process: exit code 0 after a clean stop, 1 for a
@@ -69,6 +73,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		serve = runOperator
 	case "router":
 		serve = runRouter
+	case "fetch", "push":
+		return carry(ctx, args[0], args[1:], stderr)
 	case "version":
 		fmt.Fprintln(stderr, version())
 		return 0
@@ -114,6 +120,9 @@ func parseFlags(part string, args []string, stderr io.Writer) (*config, error) {
 		f.StringVar(&c.keyFile, "ml-key", "", "PEM `file` with the public key of the ML service, which signs tokens of endpoints")
 		c.router.flags(f)
 	}
+	if part == "operator" {
+		f.StringVar(&c.image, "image", "", "`image` of this program, in which the bytes of jobs are moved")
+	}
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -135,6 +144,9 @@ func (c *config) complete(part string, rest []string, namespaces string) error {
 	}
 	if len(c.namespaces) == 0 {
 		return fmt.Errorf("--namespaces is missing: where jobs may run")
+	}
+	if part == "operator" && c.image == "" {
+		return fmt.Errorf("--image is missing: 'sallyport ml extension manifest' writes it")
 	}
 	if part == "gateway" && (c.issuer == "" || c.tenant == "" || c.audience == "" || c.keyFile == "") {
 		return fmt.Errorf("--issuer, --tenant, --audience and --ml-key are needed: 'sallyport ml extension manifest' writes them")

@@ -48,6 +48,7 @@ type Gateway struct {
 	keys    *keys
 	logs    *collector
 	changed *waker // by name of a TrainingJob or OnlineDeployment
+	asks    *asks
 }
 
 // New reads the keys that were handed over.
@@ -55,7 +56,7 @@ func New(ctx context.Context, c Config) (*Gateway, error) {
 	if c.Issuer == "" || c.Tenant == "" || c.Audience == "" || c.RefreshKey == nil {
 		return nil, errors.New("the gateway needs issuer, tenant, audience and the ML service's key")
 	}
-	g := &Gateway{Config: c, changed: newWaker(), keys: &keys{issuer: c.Issuer, audience: c.Audience, refresh: c.RefreshKey,
+	g := &Gateway{Config: c, changed: newWaker(), asks: newAsks(c.Now), keys: &keys{issuer: c.Issuer, audience: c.Audience, refresh: c.RefreshKey,
 		maps: c.Kube.CoreV1().ConfigMaps(wire.Namespace), now: c.Now, log: c.Log}}
 	var err error
 	if g.logs, err = newCollector(c.Logs, c.Kube, c.Namespaces, c.Now, c.Log); err != nil {
@@ -167,7 +168,7 @@ func (g *Gateway) putCompute(ctx context.Context, owner mlext.Owner, c wire.Comp
 	if err != nil {
 		return err
 	}
-	object.ResourceVersion = old.ResourceVersion
+	object.ResourceVersion, object.Spec.PullSecret = old.ResourceVersion, old.Spec.PullSecret
 	u, err := mlext.ToObject(object)
 	if err != nil {
 		return err
@@ -219,10 +220,16 @@ func (g *Gateway) compute(ctx context.Context, owner mlext.Owner, uid string) (*
 }
 
 func (g *Gateway) removeCompute(ctx context.Context, owner mlext.Owner, uid string) error {
-	if _, err := g.compute(ctx, owner, uid); err != nil {
+	c, err := g.compute(ctx, owner, uid)
+	if err != nil {
 		return err
 	}
-	err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Delete(ctx, wire.ComputeName(uid), metav1.DeleteOptions{})
+	if c.Spec.PullSecret {
+		if err := g.keepRegistries(ctx, c, nil); err != nil {
+			return err
+		}
+	}
+	err = g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Delete(ctx, wire.ComputeName(uid), metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -268,7 +275,8 @@ func (g *Gateway) putJob(ctx context.Context, owner mlext.Owner, j wire.Job) err
 	if j.InstanceType == "" {
 		j.InstanceType = c.Spec.DefaultInstanceType
 	}
-	u, err := mlext.ToObject(mlext.NewTrainingJob(mlext.TrainingJobSpec{Owner: owner, Job: j, Namespace: c.Spec.Namespace, InstanceTypes: c.Spec.InstanceTypes}))
+	u, err := mlext.ToObject(mlext.NewTrainingJob(mlext.TrainingJobSpec{Owner: owner, Job: j, Namespace: c.Spec.Namespace, InstanceTypes: c.Spec.InstanceTypes,
+		PullSecret: c.PullSecret()}))
 	if err != nil {
 		return err
 	}

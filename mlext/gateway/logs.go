@@ -50,6 +50,7 @@ type collector struct {
 	now        func() time.Time
 	log        *slog.Logger
 	written    *waker // by file
+	changed    *waker // by uid of a pod
 
 	mu        sync.Mutex // guards what follows, and the making of files
 	following map[string]context.CancelFunc
@@ -75,7 +76,7 @@ func newCollector(c LogConfig, kube kubernetes.Interface, namespaces []string, n
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("logs: %w", err)
 	}
-	return &collector{LogConfig: c, kube: kube, namespaces: namespaces, now: now, log: log, written: newWaker(), following: map[string]context.CancelFunc{}}, nil
+	return &collector{LogConfig: c, kube: kube, namespaces: namespaces, now: now, log: log, written: newWaker(), changed: newWaker(), following: map[string]context.CancelFunc{}}, nil
 }
 
 // run follows pods until ctx ends, and waits for its workers.
@@ -118,6 +119,7 @@ func (c *collector) see(ctx context.Context, o any) {
 		return s.Name == mlext.Container && (s.State.Running != nil || s.State.Terminated != nil)
 	})
 	id := string(pod.UID)
+	c.changed.wake(id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !started || c.following[id] != nil || ctx.Err() != nil {

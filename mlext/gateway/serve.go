@@ -51,6 +51,13 @@ func (g *Gateway) Handler() http.Handler {
 	on("DELETE "+at+"/computes/{uid}", func(c *call) (any, error) {
 		return nil, g.removeCompute(c.ctx, c.owner, c.r.PathValue("uid"))
 	})
+	on("PUT "+at+"/computes/{uid}/registries", func(c *call) (any, error) {
+		all, err := decode[[]wire.Registry](c.r)
+		if err != nil {
+			return nil, err
+		}
+		return nil, g.putRegistries(c.ctx, c.owner, c.r.PathValue("uid"), *all)
+	})
 	on("PUT "+at+"/jobs/{uid}", func(c *call) (any, error) {
 		body, err := decode[wire.Job](c.r)
 		if err != nil {
@@ -83,6 +90,7 @@ func (g *Gateway) Handler() http.Handler {
 		return g.logs.read(c.ctx, c.r.PathValue("uid"), c.r.PathValue("node")+"/"+c.r.PathValue("attempt"), offset, wait(c.r))
 	})
 	g.routeServing(on)
+	g.routeAsks(mux, on)
 	mux.HandleFunc("PUT "+at+"/keys", func(w http.ResponseWriter, r *http.Request) {
 		signed, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
 		if err == nil {

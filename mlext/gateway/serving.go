@@ -233,7 +233,8 @@ func (g *Gateway) putDeployment(ctx context.Context, owner mlext.Owner, d wire.D
 		d.InstanceType = c.Spec.DefaultInstanceType
 	}
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
-		spec := mlext.OnlineDeploymentSpec{Owner: owner, Deployment: d, Namespace: e.Spec.Namespace, InstanceTypes: c.Spec.InstanceTypes}
+		spec := mlext.OnlineDeploymentSpec{Owner: owner, Deployment: d, Namespace: e.Spec.Namespace, InstanceTypes: c.Spec.InstanceTypes,
+			PullSecret: c.PullSecret()}
 		old, err := g.deployment(ctx, owner, d.UID)
 		version := ""
 		switch {

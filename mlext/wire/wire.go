@@ -92,6 +92,14 @@ type Compute struct {
 	InstanceTypes       map[string]InstanceType `json:"instanceTypes,omitempty"`
 }
 
+// Registry is a container registry with credentials for a compute's pods. They
+// are written into a Secret and never told again.
+type Registry struct {
+	Server   string `json:"server"`
+	Username string `json:"username"`
+	Password string `json:"password"`
+}
+
 // InstanceType is what a pod gets. Quantities are Kubernetes'.
 type InstanceType struct {
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
