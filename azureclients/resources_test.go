@@ -32,11 +32,14 @@ func TestResourceGroups(t *testing.T) {
 	if _, err := groups.Get(ctx, name, nil); code(err) != "ResourceGroupNotFound" {
 		t.Errorf("a group that is not there: %v", err)
 	}
-	made, err := groups.CreateOrUpdate(ctx, name, armresources.ResourceGroup{Location: to.Ptr("West Europe"), Tags: map[string]*string{"a": to.Ptr("b")}}, nil)
+	made, err := groups.CreateOrUpdate(ctx, name, armresources.ResourceGroup{Location: to.Ptr("West Europe"), Tags: map[string]*string{"a": to.Ptr("b")}, ManagedBy: to.Ptr(group(name) + "/providers/A.B/c/d")}, nil)
 	if err != nil || value(made.ID) != group(name) || value(made.Location) != "westeurope" || value(made.Properties.ProvisioningState) != "Succeeded" {
 		t.Fatalf("made: %+v, %v", made, err)
 	}
 	exists(true)
+	if r, err := groups.Get(ctx, name, nil); err != nil || value(r.ManagedBy) != group(name)+"/providers/A.B/c/d" {
+		t.Errorf("managed by %q, %v", value(r.ManagedBy), err)
+	}
 	if r, err := groups.Update(ctx, name, armresources.ResourceGroupPatchable{Tags: map[string]*string{"c": to.Ptr("d")}}, nil); err != nil || !cmp.Equal(valuesOf(r.Tags), map[string]string{"c": "d"}) {
 		t.Errorf("tagged: %v, %v", valuesOf(r.Tags), err)
 	}
@@ -82,8 +85,24 @@ func genericResource(ctx context.Context, t *testing.T, in string) {
 		t.Errorf("made: %+v, %v", r.GenericResource, err)
 	}
 	page, err := generic.NewListPager(&armresources.ClientListOptions{Filter: to.Ptr("resourceType eq 'Contoso.Scanner/scanners'")}).NextPage(ctx)
-	if err != nil || len(page.Value) != 1 || value(page.Value[0].ID) != id {
+	if err != nil || len(page.Value) != 1 || value(page.Value[0].ID) != id || page.Value[0].CreatedTime != nil {
 		t.Errorf("listed: %+v, %v", page.Value, err)
+	}
+	var found int
+	for p := generic.NewListByResourceGroupPager(in, &armresources.ClientListByResourceGroupOptions{Top: to.Ptr[int32](1), Expand: to.Ptr("createdTime,changedTime,provisioningState"),
+		Filter: to.Ptr("substringof('S1', name) or resourceType eq 'A.B/none'")}); p.More(); {
+		page, err := p.NextPage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page.Value {
+			if found++; value(r.ID) != id || r.CreatedTime == nil || r.ChangedTime == nil || value(r.ProvisioningState) != "Succeeded" || r.Identity == nil {
+				t.Errorf("expanded: %+v", r)
+			}
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d were found", found)
 	}
 	gone, err := generic.BeginDeleteByID(ctx, id, version, nil)
 	if err == nil {
@@ -164,6 +183,16 @@ func TestFeatures(t *testing.T) {
 	}
 	if _, err := features.Get(ctx, namespace, "None", nil); code(err) != "FeatureNotFound" {
 		t.Errorf("no such feature: %v", err)
+	}
+	kept, err := armfeatures.NewSubscriptionFeatureRegistrationsClient(the.admin.SubscriptionID, administrator(t), options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := kept.CreateOrUpdate(ctx, namespace, name, nil); err != nil || value(r.Properties.State) != armfeatures.SubscriptionFeatureRegistrationStateRegistered || value(r.Properties.FeatureName) != name {
+		t.Errorf("kept: %+v, %v", r.SubscriptionFeatureRegistration, err)
+	}
+	if page, err := kept.NewListAllBySubscriptionPager(nil).NextPage(ctx); err != nil || len(page.Value) != 1 || value(page.Value[0].Name) != name {
+		t.Errorf("kept ones: %+v, %v", page.Value, err)
 	}
 	if r, err := features.Unregister(ctx, namespace, name, nil); err != nil || value(r.Properties.State) != "Unregistering" {
 		t.Errorf("unregistered: %+v, %v", r.FeatureResult, err)

@@ -61,6 +61,7 @@ type Group struct {
 	Name       string            `json:"name,omitempty"`
 	Location   string            `json:"location"`
 	Tags       map[string]string `json:"tags,omitempty"`
+	ManagedBy  string            `json:"managedBy,omitempty"` // id of a resource
 	Properties struct {
 		ProvisioningState string `json:"provisioningState,omitempty"`
 	} `json:"properties"`

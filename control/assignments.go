@@ -46,9 +46,15 @@ type assignmentProperties struct {
 	Description      string `json:"description,omitempty"`
 }
 
-func bodyOfAssignment(a *store.RoleAssignment) assignmentBody {
+// bodyOfAssignment shows an assignment as it is seen at a scope: the definition's
+// id is written as a list of definitions writes it there.
+func bodyOfAssignment(a *store.RoleAssignment, at arm.ID) assignmentBody {
+	definition := a.RoleDefinitionID
+	if at.Subscription != "" {
+		definition = definitionID(guidOf(definition), at)
+	}
 	return assignmentBody{ID: a.ID, Name: nameOf(a.ID), Type: assignmentType, Properties: assignmentProperties{
-		a.RoleDefinitionID, a.PrincipalID, a.PrincipalType, a.Scope,
+		definition, a.PrincipalID, a.PrincipalType, a.Scope,
 		arm.Time(a.Stamp.CreatedAt), arm.Time(a.Stamp.LastModifiedAt), a.Stamp.CreatedBy, a.Stamp.LastModifiedBy, a.Description,
 	}}
 }
@@ -103,7 +109,7 @@ func (k *call) listAssignments() (*answer, error) {
 	add := func(items []store.Item[store.RoleAssignment]) {
 		for _, a := range items {
 			if filter.lets(&a.Value) {
-				list = append(list, bodyOfAssignment(&a.Value))
+				list = append(list, bodyOfAssignment(&a.Value, k.id))
 			}
 		}
 	}
@@ -151,7 +157,7 @@ func (k *call) getAssignment() (*answer, error) {
 	if a.Revision == 0 {
 		return nil, arm.Errorf(trust.NotFound, "RoleAssignmentNotFound", "The role assignment '%s' is not found.", k.vars["name"])
 	}
-	return ok(bodyOfAssignment(&a.Value)), nil
+	return ok(bodyOfAssignment(&a.Value, k.id)), nil
 }
 
 func (k *call) putAssignment() (*answer, error) {
@@ -226,7 +232,7 @@ func (k *call) putAssignment() (*answer, error) {
 	if _, err := k.commit(k.durable(), ops...); err != nil {
 		return nil, err
 	}
-	return created(bodyOfAssignment(&a)), nil
+	return created(bodyOfAssignment(&a, k.id)), nil
 }
 
 // describe answers a PUT that asks for what is there, or changes its text.
@@ -237,7 +243,7 @@ func (k *call) describe(a store.Item[store.RoleAssignment], text string) (*answe
 			return nil, err
 		}
 	}
-	return ok(bodyOfAssignment(&a.Value)), nil
+	return ok(bodyOfAssignment(&a.Value, k.id)), nil
 }
 
 // scopeExists demands that the scope of an assignment or a lock is there: one on
@@ -291,7 +297,7 @@ func (k *call) removeAssignment() (*answer, error) {
 	if _, err := k.commit(k.durable(), ops...); err != nil {
 		return nil, err
 	}
-	return ok(bodyOfAssignment(&a.Value)), nil
+	return ok(bodyOfAssignment(&a.Value, k.id)), nil
 }
 
 // anotherOwner refuses to remove the last Owner at the root: nobody could let

@@ -177,8 +177,10 @@ func (d *definition) kind() string {
 }
 
 // id is the definition's id as it is written at a scope.
-func (d *definition) id(scope arm.ID) string {
-	id := "/providers/" + definitionType + "/" + d.GUID
+func (d *definition) id(scope arm.ID) string { return definitionID(d.GUID, scope) }
+
+func definitionID(guid string, scope arm.ID) string {
+	id := "/providers/" + definitionType + "/" + guid
 	if scope.Subscription != "" {
 		id = scope.SubscriptionID().String() + id
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"net/http"
 	"slices"
 	"time"
 
@@ -9,7 +10,10 @@ import (
 	"github.com/sallyport/sallyport/trust"
 )
 
-const featureType = "Microsoft.Features/features"
+const (
+	featureType             = "Microsoft.Features/features"
+	featureRegistrationType = "Microsoft.Features/featureProviders/subscriptionFeatureRegistrations"
+)
 
 // feature is a preview flag that scripts for Azure register. Nothing here waits
 // for one.
@@ -24,7 +28,19 @@ func (c *Control) featureRoutes() []*route {
 		return &route{method: method, pattern: pattern, typ: featureType, versions: arm.Features, drop: drop,
 			action: "Microsoft.Features/" + action, need: needSubscription, handle: handle}
 	}
+	const kept = at + "/featureProviders/{namespace}/subscriptionFeatureRegistrations"
+	registration := func(method, pattern, action string, drop int, handle func(*call) (*answer, error)) *route {
+		rt := r(method, pattern, action, drop, handle)
+		rt.typ = featureRegistrationType
+		return rt
+	}
+	const right = "featureProviders/subscriptionFeatureRegistrations/"
 	return []*route{
+		registration("GET", at+"/subscriptionFeatureRegistrations", "subscriptionFeatureRegistrations/read", 3, (*call).listFeatureRegistrations),
+		registration("GET", kept, right+"read", 5, (*call).listFeatureRegistrations),
+		registration("GET", kept+"/{feature}", right+"read", 6, (*call).getFeatureRegistration),
+		registration("PUT", kept+"/{feature}", right+"write", 6, (*call).putFeatureRegistration),
+		registration("DELETE", kept+"/{feature}", right+"delete", 6, (*call).removeFeatureRegistration),
 		r("GET", at+"/features", "features/read", 3, (*call).listFeatures),
 		r("GET", of, "providers/features/read", 5, (*call).listFeatures),
 		r("GET", of+"/{feature}", "providers/features/read", 6, (*call).getFeature),
@@ -107,13 +123,108 @@ func (k *call) getFeature() (*answer, error) {
 }
 
 func (k *call) setFeature(want bool) (*answer, error) {
-	f, err := k.knownFeature()
-	if err != nil {
-		return nil, err
-	}
-	r, err := k.register(func(r *store.Registrations) map[string]store.Registration { return r.Features }, f.full(), want)
+	f, r, err := k.changeFeature(want)
 	if err != nil {
 		return nil, err
 	}
 	return ok(k.bodyOfFeature(f, r)), nil
+}
+
+// changeFeature registers the feature of the path, or takes that back.
+func (k *call) changeFeature(want bool) (feature, *store.Registrations, error) {
+	f, err := k.knownFeature()
+	if err != nil {
+		return f, nil, err
+	}
+	r, err := k.register(func(r *store.Registrations) map[string]store.Registration { return r.Features }, f.full(), want)
+	return f, r, err
+}
+
+// The same registrations as resources: what az feature registration asks for.
+// Those that nobody registered, and those given up, are not there.
+
+type featureRegistrationBody struct {
+	ID         string                        `json:"id"`
+	Name       string                        `json:"name"`
+	Type       string                        `json:"type"`
+	Properties featureRegistrationProperties `json:"properties"`
+}
+
+type featureRegistrationProperties struct {
+	TenantID       string `json:"tenantId"`
+	SubscriptionID string `json:"subscriptionId"`
+	FeatureName    string `json:"featureName"`
+	DisplayName    string `json:"displayName"`
+	Namespace      string `json:"providerNamespace"`
+	State          string `json:"state"`
+	ApprovalType   string `json:"approvalType"`
+	Since          string `json:"registrationDate,omitempty"`
+}
+
+// registrationOf shows a feature's registration; false if there is none.
+func (k *call) registrationOf(f feature, r *store.Registrations) (featureRegistrationBody, bool) {
+	asked := r.Features[trust.Fold(f.full())]
+	return featureRegistrationBody{
+		ID:   k.id.String() + "/providers/Microsoft.Features/featureProviders/" + f.namespace + "/subscriptionFeatureRegistrations/" + f.name,
+		Name: f.name, Type: featureRegistrationType, Properties: featureRegistrationProperties{
+			TenantID: k.Tenant, SubscriptionID: r.Subscription, FeatureName: f.name, DisplayName: f.name, Namespace: f.namespace,
+			State: f.state(r, k.Now()), ApprovalType: "AutoApproval", Since: arm.Time(asked.Since),
+		}}, asked.Registered
+}
+
+func (k *call) listFeatureRegistrations() (*answer, error) {
+	r, err := k.registrations()
+	if err != nil {
+		return nil, err
+	}
+	list := []featureRegistrationBody{}
+	for _, f := range features {
+		if b, there := k.registrationOf(f, &r.Value); there && (k.vars["namespace"] == "" || is(f.namespace, k.vars["namespace"])) {
+			list = append(list, b)
+		}
+	}
+	return ok(arm.NewList(list, "")), nil
+}
+
+func (k *call) getFeatureRegistration() (*answer, error) {
+	f, err := k.knownFeature()
+	if err != nil {
+		return nil, err
+	}
+	r, err := k.registrations()
+	if err != nil {
+		return nil, err
+	}
+	b, there := k.registrationOf(f, &r.Value)
+	if !there {
+		return nil, arm.Errorf(trust.NotFound, arm.ResourceNotFound, "The feature '%s' is not registered in the subscription.", f.full())
+	}
+	return ok(b), nil
+}
+
+func (k *call) putFeatureRegistration() (*answer, error) {
+	f, r, err := k.changeFeature(true)
+	if err != nil {
+		return nil, err
+	}
+	b, _ := k.registrationOf(f, r)
+	return ok(b), nil
+}
+
+func (k *call) removeFeatureRegistration() (*answer, error) {
+	f, err := k.knownFeature()
+	if err != nil {
+		return nil, err
+	}
+	r, err := k.registrations()
+	if err != nil {
+		return nil, err
+	}
+	if _, there := k.registrationOf(f, &r.Value); !there {
+		return empty(http.StatusNoContent), nil
+	}
+	if _, _, err := k.changeFeature(false); err != nil {
+		return nil, err
+	}
+	return empty(http.StatusOK), nil
 }

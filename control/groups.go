@@ -1,7 +1,9 @@
 package control
 
 import (
+	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/store"
@@ -21,7 +23,6 @@ func (c *Control) groupRoutes() []*route {
 		r("PUT", one, "write", 0, 0, (*call).putGroup),
 		r("PATCH", one, "write", 0, needGroup, (*call).patchGroup),
 		r("DELETE", one, "delete", 0, needGroup, (*call).removeGroup),
-		r("GET", one+"/resources", "resources/read", 1, needGroup, (*call).listResources),
 	}
 }
 
@@ -31,6 +32,7 @@ type groupBody struct {
 	Type       string            `json:"type"`
 	Location   string            `json:"location"`
 	Tags       map[string]string `json:"tags,omitempty"`
+	ManagedBy  string            `json:"managedBy,omitempty"`
 	Properties stateProperty     `json:"properties"`
 }
 
@@ -43,7 +45,7 @@ func bodyOfGroup(g *store.Group) groupBody {
 	if g.Deleting {
 		state = arm.Deleting
 	}
-	return groupBody{ID: g.ID, Name: nameOf(g.ID), Type: groupType, Location: g.Location, Tags: g.Tags, Properties: stateProperty{state}}
+	return groupBody{ID: g.ID, Name: nameOf(g.ID), Type: groupType, Location: g.Location, Tags: g.Tags, ManagedBy: g.ManagedBy, Properties: stateProperty{state}}
 }
 
 // nameOf is the last segment of a stored id.
@@ -60,7 +62,17 @@ func (k *call) listGroups() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, _, err := store.List[store.Group](k.ctx, k.Store, store.ResourceKey(k.id.String())+"/resourcegroups/", store.Limit(page.Top+1), store.After(page.After))
+	query := k.request.URL.Query().Get("$filter")
+	f, err := parseResourceFilter(query)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range slices.Concat(f...) {
+		if !is(t.Name, "tagName") && !is(t.Name, "tagValue") {
+			return nil, arm.BadFilter(query)
+		}
+	}
+	all, err := some(k, page, store.ResourceKey(k.id.String())+"/resourcegroups/", func(g *store.Group) bool { return f.lets(&trackedResource{Tags: g.Tags}) })
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +82,9 @@ func (k *call) listGroups() (*answer, error) {
 func (k *call) getGroup() (*answer, error) { return ok(bodyOfGroup(&k.group.Value)), nil }
 
 type groupRequest struct {
-	Location string
-	Tags     map[string]string
+	Location  string
+	Tags      map[string]string
+	ManagedBy string
 }
 
 func (k *call) putGroup() (*answer, error) {
@@ -103,8 +116,14 @@ func (k *call) putGroup() (*answer, error) {
 	} else {
 		g.ID, g.Location = k.id.String(), location
 	}
+	if g.ManagedBy != "" && body.ManagedBy != "" && !is(g.ManagedBy, body.ManagedBy) {
+		return nil, arm.Errorf(trust.Conflict, "ResourceGroupManagedByMismatch", "The resource group '%s' is managed by '%.300s' and cannot be given to '%.300s'.", nameOf(g.ID), g.ManagedBy, body.ManagedBy)
+	}
+	if body.ManagedBy != "" {
+		g.ManagedBy = body.ManagedBy
+	}
 	g.Tags, g.Stamp = body.Tags, k.stamp(g.Stamp, &k.caller)
-	if err := checkTags(g.Tags); err != nil {
+	if err := errors.Join(checkTags(g.Tags), checkManager(g.ManagedBy)); err != nil {
 		return nil, err
 	}
 	if _, err := k.commit(k.durable(), k.within(write(g))...); err != nil {
@@ -150,8 +169,23 @@ func checkTags(tags map[string]string) error {
 	return nil
 }
 
+// checkManager demands that what manages a group is a resource's id; nothing is
+// asked of that resource.
+func checkManager(id string) error {
+	if id == "" {
+		return nil
+	}
+	if parsed, err := arm.ParseID(id); err != nil || !parsed.IsResource() {
+		return arm.BadParameter("managedBy", "'%.300s' is not the id of a resource", id)
+	}
+	return nil
+}
+
 func (k *call) patchGroup() (*answer, error) {
-	var body struct{ Tags *map[string]string }
+	var body struct {
+		Tags      *map[string]string
+		ManagedBy *string
+	}
 	if _, err := k.decode(&body); err != nil {
 		return nil, err
 	}
@@ -165,50 +199,17 @@ func (k *call) patchGroup() (*answer, error) {
 		}
 		g.Tags = *body.Tags
 	}
+	if body.ManagedBy != nil {
+		if err := checkManager(*body.ManagedBy); err != nil {
+			return nil, err
+		}
+		g.ManagedBy = *body.ManagedBy
+	}
 	g.Stamp = k.stamp(g.Stamp, &k.caller)
 	if _, err := k.commit(k.durable(), store.Update(g, k.group.Revision)); err != nil {
 		return nil, err
 	}
 	return ok(bodyOfGroup(&g)), nil
-}
-
-type resourceBody struct {
-	ID       string            `json:"id"`
-	Name     string            `json:"name"`
-	Type     string            `json:"type"`
-	Location string            `json:"location,omitempty"`
-	Tags     map[string]string `json:"tags,omitempty"`
-}
-
-// listResources lists tracked resources of a group or of the subscription:
-// clusters and sources, not their children.
-func (k *call) listResources() (*answer, error) {
-	filter, err := parseFilter(k.request.URL.Query().Get("$filter"))
-	if err != nil {
-		return nil, err
-	}
-	prefix := store.ResourceKey(k.id.String()) + "/"
-	clusters, _, err := store.List[store.Cluster](k.ctx, k.Store, prefix)
-	if err != nil {
-		return nil, err
-	}
-	sources, _, err := store.List[store.Source](k.ctx, k.Store, prefix)
-	if err != nil {
-		return nil, err
-	}
-	var list []resourceBody
-	add := func(r resourceBody) {
-		if filter.lets(r) {
-			list = append(list, r)
-		}
-	}
-	for _, c := range clusters {
-		add(resourceBody{ID: c.Value.ID, Name: nameOf(c.Value.ID), Type: clusterType, Location: c.Value.Location, Tags: c.Value.Tags})
-	}
-	for _, s := range sources {
-		add(resourceBody{ID: s.Value.ID, Name: nameOf(s.Value.ID), Type: s.Value.Type, Location: s.Value.Location, Tags: s.Value.Tags})
-	}
-	return ok(arm.NewList(list, "")), nil
 }
 
 // removeGroup shuts the group, and with it everything in it, in one

@@ -39,7 +39,7 @@ func (c *Control) providerRoutes() []*route {
 		r("GET", all+"/{namespace}", subscriptionType+"/providers/read", 2, (*call).getProvider),
 		r("POST", all+"/{namespace}/register", handlerAsks, 3, func(k *call) (*answer, error) { return k.setProvider(true) }),
 		r("POST", all+"/{namespace}/unregister", handlerAsks, 3, func(k *call) (*answer, error) { return k.setProvider(false) }),
-		r("GET", "/subscriptions/{subscription}/resources", subscriptionType+"/resources/read", 1, (*call).listResources),
+		r("GET", all+"/{namespace}/resourceTypes", subscriptionType+"/providers/read", 3, (*call).listResourceTypes),
 	}
 }
 
@@ -204,6 +204,15 @@ func (k *call) getProvider() (*answer, error) {
 	return ok(k.bodyOfProvider(p, r)), nil
 }
 
+// listResourceTypes shows the types of a provider by themselves.
+func (k *call) listResourceTypes() (*answer, error) {
+	p, err := k.knownProvider(k.vars["namespace"])
+	if err != nil {
+		return nil, err
+	}
+	return ok(arm.NewList(k.bodyOfProvider(p, nil).Types, "")), nil
+}
+
 // setProvider registers a provider or takes that back. Asking again for what is
 // so is no error.
 func (k *call) setProvider(want bool) (*answer, error) {
@@ -295,49 +304,4 @@ func (k *call) demandProvider() error {
 	e := arm.Errorf(trust.Conflict, arm.MissingSubscriptionRegistration, "The subscription is not registered to use namespace '%s'. See https://aka.ms/rps-not-found for how to register subscriptions.", p.namespace)
 	e.Target, e.Hint = p.namespace, "sallyport provider register --namespace "+p.namespace
 	return e
-}
-
-// filter is what of ARM's $filter lists of resources understand: resourceType,
-// name, location, resourceGroup, tagName and tagValue, each with eq, joined by
-// "and". The empty string is a field that was not named.
-type filter struct{ typ, name, location, group, tag, value string }
-
-func parseFilter(s string) (filter, error) {
-	var f filter
-	terms, err := arm.ParseFilter(s)
-	if err != nil {
-		return f, err
-	}
-	fields := map[string]*string{"resourcetype": &f.typ, "name": &f.name, "location": &f.location, "resourcegroup": &f.group, "tagname": &f.tag, "tagvalue": &f.value}
-	for _, t := range terms {
-		into := fields[trust.Fold(t.Name)]
-		if into == nil || t.Op != "eq" {
-			return f, arm.BadFilter(s)
-		}
-		*into = t.Value
-	}
-	return f, nil
-}
-
-func (f filter) lets(r resourceBody) bool {
-	if f.tag != "" {
-		value, tagged := tagOf(r.Tags, f.tag)
-		if !tagged || f.value != "" && f.value != value {
-			return false
-		}
-	}
-	if id, err := arm.ParseID(r.ID); f.group != "" && (err != nil || !is(f.group, id.Group)) {
-		return false
-	}
-	return (f.typ == "" || is(f.typ, r.Type)) && (f.name == "" || is(f.name, r.Name)) && (f.location == "" || arm.SameLocation(f.location, r.Location))
-}
-
-// tagOf finds a tag, whose name compares without regard to case.
-func tagOf(tags map[string]string, name string) (string, bool) {
-	for k, v := range tags {
-		if is(k, name) {
-			return v, true
-		}
-	}
-	return "", false
 }

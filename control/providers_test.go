@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/store"
 )
@@ -140,6 +142,46 @@ func TestFeatures(t *testing.T) {
 	}
 }
 
+func TestResourceTypes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.must(200, "GET", subPath+"/providers/microsoft.containerservice/resourceTypes?api-version=2021-04-01", nil)
+	whole := w.must(200, "GET", subPath+"/providers/Microsoft.ContainerService", nil)
+	if diff := cmp.Diff(whole.at("resourceTypes"), r.at("value")); diff != "" {
+		t.Error(diff)
+	}
+	w.refused(404, arm.InvalidResourceNamespace, "GET", subPath+"/providers/Microsoft.Nothing/resourceTypes?api-version=2021-04-01", nil)
+}
+
+// As az feature registration asks.
+func TestFeatureRegistrations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const of, v = subPath + "/providers/Microsoft.Features/featureProviders/Microsoft.ContainerService/subscriptionFeatureRegistrations", "?api-version=2021-07-01"
+	const all = subPath + "/providers/Microsoft.Features/subscriptionFeatureRegistrations"
+	one := of + "/TrustedAccessPreview"
+	count := func(path string) int { return len(w.must(200, "GET", path+v, nil).at("value").([]any)) }
+	w.refused(404, arm.ResourceNotFound, "GET", one+v, nil)
+	w.must(204, "DELETE", one+v, nil)
+	r := w.must(200, "PUT", strings.ToLower(one)+v, map[string]any{})
+	if r.text("id") != one || r.text("properties.state") != registering || r.text("properties.subscriptionId") != subscription || r.text("properties.registrationDate") == "" {
+		t.Errorf("%s", r.raw)
+	}
+	w.advance(featureDelay + time.Second)
+	if r := w.must(200, "GET", one+v, nil); r.text("properties.state") != registered || count(of) != 1 || count(all) != 1 {
+		t.Errorf("%s", r.raw)
+	}
+	w.must(200, "DELETE", one+v, nil)
+	w.refused(404, arm.ResourceNotFound, "GET", one+v, nil)
+	if count(of) != 0 || count(all) != 0 {
+		t.Error("what was given up is listed")
+	}
+	w.refused(404, arm.FeatureNotFound, "PUT", of+"/None"+v, nil)
+	if r := w.call("stranger", "PUT", one+v, nil); r.status != 403 {
+		t.Errorf("a stranger registers: %d", r.status)
+	}
+}
+
 // A subscription's registrations go with it.
 func TestRegistrationsAreDeleted(t *testing.T) {
 	t.Parallel()
@@ -153,29 +195,6 @@ func TestRegistrationsAreDeleted(t *testing.T) {
 	if err != nil || len(all) != 0 {
 		t.Errorf("left: %+v, %v", all, err)
 	}
-}
-
-func TestListResources(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t).scene()
-	for filter, want := range map[string]int{"": 2, "resourceType eq 'microsoft.containerservice/managedclusters'": 1, "name eq 'w1' and resourceType eq '" + clusterType + "'": 0, "name eq 'w1'": 1,
-		"resourceGroup eq 'GROUP' and location eq 'Local'": 2, "resourceGroup eq 'other'": 0, "location eq 'mars'": 0, "tagName eq 'team'": 0} {
-		filter = strings.ReplaceAll(filter, "GROUP", strings.ToUpper(nameOf(groupPath)))
-		for _, in := range []string{subPath, groupPath} {
-			r := w.must(200, "GET", in+"/resources?api-version=2021-04-01&$filter="+strings.ReplaceAll(filter, " ", "%20"), nil)
-			if got := r.at("value").([]any); len(got) != want {
-				t.Errorf("%s %q: %s", in, filter, r.raw)
-			}
-		}
-	}
-	w.must(200, "PATCH", clusterPath, map[string]any{"tags": map[string]string{"Team": "a"}})
-	for filter, want := range map[string]int{"tagName eq 'team'": 1, "tagName eq 'team' and tagValue eq 'a'": 1, "tagName eq 'team' and tagValue eq 'b'": 0} {
-		r := w.must(200, "GET", subPath+"/resources?api-version=2021-04-01&$filter="+strings.ReplaceAll(filter, " ", "%20"), nil)
-		if got := r.at("value").([]any); len(got) != want {
-			t.Errorf("%q: %s", filter, r.raw)
-		}
-	}
-	w.refused(400, "InvalidFilterInQueryString", "GET", subPath+"/resources?api-version=2021-04-01&$filter=kind%20eq%20'x'", nil)
 }
 
 func TestMetadata(t *testing.T) {

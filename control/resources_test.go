@@ -70,6 +70,19 @@ func TestGroups(t *testing.T) {
 	if r := w.must(200, "PATCH", groupPath, map[string]any{"tags": map[string]string{"b": "2"}}); r.text("id") != groupPath || r.text("tags.b") != "2" {
 		t.Errorf("%s", r.raw)
 	}
+	managed := clusterPath + "-that-need-not-be"
+	if r := w.must(200, "PUT", groupPath, map[string]any{"location": "westeurope", "managedBy": managed}); r.text("managedBy") != managed {
+		t.Errorf("%s", r.raw)
+	}
+	// As az and Terraform write a group back.
+	if r := w.must(200, "PUT", groupPath, map[string]any{"location": "westeurope", "tags": map[string]string{"b": "2"}}); r.text("managedBy") != managed {
+		t.Errorf("%s", r.raw)
+	}
+	w.refused(409, "ResourceGroupManagedByMismatch", "PUT", groupPath, map[string]any{"location": "westeurope", "managedBy": managed + "x"})
+	w.refused(400, arm.InvalidParameter, "PATCH", groupPath, map[string]any{"managedBy": "me"})
+	if r := w.must(200, "PATCH", groupPath, map[string]any{"managedBy": ""}); r.text("managedBy") != "" || r.text("tags.b") != "2" {
+		t.Errorf("%s", r.raw)
+	}
 	w.must(204, "HEAD", groupPath, nil)
 	w.must(404, "HEAD", groupPath+"x", nil)
 	w.refused(404, arm.ResourceGroupNotFound, "DELETE", groupPath+"x", nil)
@@ -272,6 +285,18 @@ func TestAssignments(t *testing.T) {
 	w.refused(404, arm.ResourceNotFound, "PUT", clusterPath+"x/providers/Microsoft.Authorization/roleAssignments/"+newUID(), body)
 	if r := w.must(200, "GET", at, nil); len(r.body["value"].([]any)) != 2 {
 		t.Errorf("at the scope and around it: %s", r.raw)
+	}
+	// An inherited one names its role as a list of roles does there: az looks it
+	// up by that.
+	roles := w.must(200, "GET", groupPath+"/providers/Microsoft.Authorization/roleDefinitions", nil)
+	known := map[any]bool{}
+	for _, d := range roles.body["value"].([]any) {
+		known[d.(map[string]any)["id"]] = true
+	}
+	for _, a := range w.must(200, "GET", at, nil).body["value"].([]any) {
+		if id := a.(map[string]any)["properties"].(map[string]any)["roleDefinitionId"]; !known[id] {
+			t.Errorf("%v is not among the roles", id)
+		}
 	}
 	if r := w.must(200, "GET", "/providers/Microsoft.Authorization/roleAssignments", nil); len(r.body["value"].([]any)) != 2 {
 		t.Errorf("below the root: %s", r.raw)

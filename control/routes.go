@@ -69,6 +69,7 @@ func (c *Control) table() []*route {
 		c.providerRoutes(),
 		c.featureRoutes(),
 		c.groupRoutes(),
+		c.resourceRoutes(),
 		c.roleRoutes(),
 		c.operationRoutes(),
 		c.eventRoutes(),

@@ -191,12 +191,14 @@ func (k *call) listLocations() (*answer, error) {
 }
 
 type tenantBody struct {
-	ID       string `json:"id"`
-	TenantID string `json:"tenantId"`
-	Name     string `json:"displayName"`
-	Category string `json:"tenantCategory"`
+	ID       string   `json:"id"`
+	TenantID string   `json:"tenantId"`
+	Name     string   `json:"displayName"`
+	Category string   `json:"tenantCategory"`
+	Type     string   `json:"tenantType"`
+	Domains  []string `json:"domains"`
 }
 
 func (k *call) listTenants() (*answer, error) {
-	return ok(arm.NewList([]tenantBody{{ID: "/tenants/" + k.Tenant, TenantID: k.Tenant, Name: "Sallyport", Category: "Home"}}, "")), nil
+	return ok(arm.NewList([]tenantBody{{ID: "/tenants/" + k.Tenant, TenantID: k.Tenant, Name: "Sallyport", Category: "Home", Type: "AAD", Domains: []string{}}}, "")), nil
 }

@@ -58,6 +58,7 @@ func (r Subscription) Key() string { return ResourceKey(r.ID) }
 type Group struct {
 	ID, Location string
 	Tags         map[string]string
+	ManagedBy    string `json:",omitempty"` // id of the resource that manages the group
 	Deleting     bool
 	Stamp        Stamp
 }

@@ -62,7 +62,7 @@ func (a *app) activityLogList() *cobra.Command {
 			for argument, name := range map[string]string{"correlation-id": "correlationId", "resource-group": "resourceGroupName", "resource-id": "resourceId",
 				"namespace": "resourceProvider", "caller": "caller", "status": "status"} {
 				if v := *filters[argument]; v != "" {
-					terms = append(terms, name+" eq '"+strings.ReplaceAll(v, "'", "''")+"'")
+					terms = append(terms, name+" eq "+odata(v))
 				}
 			}
 			query := url.Values{"$filter": {strings.Join(terms, " and ")}}

@@ -24,7 +24,7 @@ func groupName(f *flags, p *string) {
 }
 
 func (a *app) groupCreate() *cobra.Command {
-	var name, location string
+	var name, location, manager string
 	var tags []string
 	return a.command(spec{
 		use: "create", short: "Create a new resource group.",
@@ -32,6 +32,7 @@ func (a *app) groupCreate() *cobra.Command {
 		flags: func(f *flags) {
 			f.need(&location, "location", "l", "Location.")
 			groupName(f, &name)
+			f.text(&manager, "managed-by", "", "The ID of the resource that manages this resource group.")
 			f.many(&tags, "tags", "", "Space-separated tags: key[=value] [key[=value] ...].")
 		},
 		columns: groupColumns,
@@ -45,7 +46,7 @@ func (a *app) groupCreate() *cobra.Command {
 				return nil, err
 			}
 			raw, err := a.begin(ctx, "Creating resource group "+name, client.Request{Method: http.MethodPut, Path: id, Version: client.ResourcesVersion,
-				Body: map[string]any{"location": location, "tags": parsed}})
+				Body: client.Group{Location: location, Tags: parsed, ManagedBy: manager}})
 			if err != nil {
 				return nil, err
 			}
@@ -114,16 +115,18 @@ func (a *app) groupExists() *cobra.Command {
 }
 
 func (a *app) groupList() *cobra.Command {
+	var tag string
 	return a.command(spec{
 		use: "list", short: "List resource groups.",
-		example: "sallyport group list -o table",
+		example: "sallyport group list --tag team=search -o table",
+		flags:   func(f *flags) { tagFlag(f, &tag) },
 		columns: groupColumns,
 		run: func(ctx context.Context, _ []string) (any, error) {
 			sub, err := a.subscription(ctx)
 			if err != nil {
 				return nil, err
 			}
-			return a.arm.List(ctx, "/subscriptions/"+sub+"/resourceGroups", client.ResourcesVersion)
+			return a.arm.List(ctx, filteredBy("/subscriptions/"+sub+"/resourceGroups", tagTerms(tag)), client.ResourcesVersion)
 		},
 	})
 }

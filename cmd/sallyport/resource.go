@@ -20,7 +20,7 @@ func (a *app) resource() *cobra.Command {
 }
 
 func (a *app) resourceList() *cobra.Command {
-	var group, typ, name string
+	var group, typ, namespace, name, location, tag string
 	return a.command(spec{
 		use: "list", short: "List resources: clusters, and the services that bindings name.",
 		example: "sallyport resource list --resource-type Microsoft.ContainerService/managedClusters -o table",
@@ -28,7 +28,10 @@ func (a *app) resourceList() *cobra.Command {
 			f.text(&group, "resource-group", "g", "Name of resource group.")
 			f.complete("resource-group", a.groupNames)
 			f.text(&typ, "resource-type", "", "Only those of this type, 'Namespace/type'.")
+			f.text(&namespace, "namespace", "", "Provider namespace, if the type does not name it.")
 			f.text(&name, "name", "n", "Only those of this name.")
+			f.text(&location, "location", "l", "Only those at this location.")
+			tagFlag(f, &tag)
 		},
 		columns: resourceColumns,
 		run: func(ctx context.Context, _ []string) (any, error) {
@@ -40,18 +43,24 @@ func (a *app) resourceList() *cobra.Command {
 			if group != "" {
 				at += "/resourceGroups/" + group
 			}
-			var terms []string
-			if typ != "" {
-				terms = append(terms, "resourceType eq '"+typ+"'")
+			terms := tagTerms(tag)
+			if namespace != "" {
+				if typ == "" {
+					return nil, usagef("--namespace also requires --resource-type")
+				}
+				typ = namespace + "/" + typ
 			}
-			if name != "" {
-				terms = append(terms, "name eq '"+name+"'")
+			for _, t := range [][2]string{{"resourceType", typ}, {"name", name}, {"location", location}} {
+				if t[1] != "" {
+					terms = append(terms, t[0]+" eq "+odata(t[1]))
+				}
 			}
-			at += "/resources"
+			at = filteredBy(at+"/resources", terms)
+			more := "?"
 			if len(terms) > 0 {
-				at += "?" + url.Values{"$filter": {strings.Join(terms, " and ")}}.Encode()
+				more = "&"
 			}
-			list, err := a.arm.List(ctx, at, client.ResourcesVersion)
+			list, err := a.arm.List(ctx, at+more+"$expand=createdTime,changedTime,provisioningState", client.ResourcesVersion)
 			if err != nil {
 				return nil, err
 			}
@@ -66,6 +75,38 @@ func (a *app) resourceList() *cobra.Command {
 			return all, nil
 		},
 	})
+}
+
+// tagFlag declares az's --tag.
+func tagFlag(f *flags, p *string) {
+	f.text(p, "tag", "", "Only those with this tag: key[=value], or key* for keys that begin so.")
+}
+
+// tagTerms are the terms of a $filter for what --tag says.
+func tagTerms(tag string) []string {
+	name, value, _ := strings.Cut(tag, "=")
+	if prefix, cut := strings.CutSuffix(name, "*"); cut {
+		return []string{"startswith(tagname, " + odata(prefix) + ")"}
+	}
+	if name == "" {
+		return nil
+	}
+	terms := []string{"tagname eq " + odata(name)}
+	if value != "" {
+		terms = append(terms, "tagvalue eq "+odata(value))
+	}
+	return terms
+}
+
+// odata is a value as a $filter quotes it.
+func odata(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// filteredBy is a path with a $filter of terms, if there are any.
+func filteredBy(path string, terms []string) string {
+	if len(terms) == 0 {
+		return path
+	}
+	return path + "?" + url.Values{"$filter": {strings.Join(terms, " and ")}}.Encode()
 }
 
 // withGroup is a resource with its properties where they are, and the resource
