@@ -40,7 +40,7 @@ func (c *Control) agentRoutes() []agentRoute {
 	return []agentRoute{
 		{method: "POST", path: agentsPrefix + "enrol", open: true, limit: 64 << 10, handle: c.enrol},
 		{method: "GET", path: agentsPrefix + "state", only: []string{proxy, reconciler}, handle: c.state},
-		{method: "POST", path: agentsPrefix + "nonce", only: []string{proxy, reconciler}, limit: 16 << 10, handle: c.nonce},
+		{method: "POST", path: agentsPrefix + "nonce", only: []string{proxy, reconciler, installer}, limit: 16 << 10, handle: c.nonce},
 		{method: "POST", path: agentsPrefix + "report", only: []string{reconciler}, limit: mandate.MaxReport, handle: c.report},
 		{method: "GET", path: agentsPrefix + "extensions", only: []string{installer}, handle: c.wanted},
 		{method: "POST", path: agentsPrefix + "extensions/report", only: []string{installer}, limit: mandate.MaxExtensionReport, handle: c.installed},

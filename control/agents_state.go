@@ -157,6 +157,10 @@ func (c *Control) currentState(ctx context.Context, uid trust.ClusterUID) (manda
 		if err != nil {
 			return mandate.State{}, err
 		}
+		extensions, _, err := store.List[store.Extension](ctx, c.Store, extensionsOf(r.ID))
+		if err != nil {
+			return mandate.State{}, err
+		}
 		shut, err := c.shutAround(ctx, r.ID)
 		if err != nil {
 			return mandate.State{}, err
@@ -169,6 +173,10 @@ func (c *Control) currentState(ctx context.Context, uid trust.ClusterUID) (manda
 			continue
 		}
 		s := mandate.State{Cluster: uid, Epoch: epoch, Revision: m.Revision, Stopped: r.Stopped || r.Deleting || shut}
+		for i := range extensions {
+			x := &extensions[i].Value
+			s.Installer = s.Installer || x.Generation > x.Installed.Generation
+		}
 		for i := range bindings {
 			if b := told(&bindings[i].Value); !r.Deleting && !shut && b != nil {
 				s.Bindings = append(s.Bindings, *b)

@@ -302,7 +302,11 @@ func (k *call) storeExtension(t *extension.Type, x *store.Extension, old store.I
 	if x.Train, err = t.Train(train); err != nil {
 		return nil, err
 	}
-	values, warnings, err := t.Resolve(sent, extension.Cluster{ID: k.cluster.Value.ID, Name: nameOf(k.cluster.Value.ID), Location: k.cluster.Value.Location})
+	nodes, err := k.readyNodes(k.ctx, k.cluster.Value.UID)
+	if err != nil {
+		return nil, err
+	}
+	values, warnings, err := t.Resolve(sent, extension.Cluster{ID: k.cluster.Value.ID, Name: nameOf(k.cluster.Value.ID), Location: k.cluster.Value.Location, Nodes: nodes})
 	if err != nil {
 		return nil, err
 	}

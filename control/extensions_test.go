@@ -70,7 +70,7 @@ func TestExtensionWithoutInstaller(t *testing.T) {
 		t.Errorf("%s", r.raw)
 	}
 	end := w.finished(r)
-	if end.text("status") != "Failed" || end.text("error.code") != codeNoInstaller || !strings.Contains(end.text("error.message"), "sallyport ml extension manifest") {
+	if end.text("status") != "Failed" || end.text("error.code") != codeNoInstaller || !strings.Contains(end.text("error.message"), "sallyport k8s-extension accept -g ") {
 		t.Errorf("%s", end.raw)
 	}
 	// Where Azure's clients look for the operation.
@@ -122,11 +122,11 @@ func TestExtensionWithInstaller(t *testing.T) {
 	}
 	const probePath = clusterPath + "/providers/Microsoft.KubernetesConfiguration/extensions/probe"
 	body := props("extensionType", "Sallyport.EnvironmentProbe", "scope", map[string]any{"namespace": map[string]string{"targetNamespace": "team"}},
-		"configurationSettings", map[string]string{"INTERVAL": "60"}, "configurationProtectedSettings", map[string]string{"proxy": "http://user:s3cret@proxy"}, "newer", map[string]int{"a": 1})
+		"configurationSettings", map[string]string{"INTERVAL": "60", "targets.store": "store.example.com"}, "configurationProtectedSettings", map[string]string{"proxy": "http://user:s3cret@proxy"}, "newer", map[string]int{"a": 1})
 	put := w.must(201, "PUT", probePath, body)
 	e := agent.told()
 	want := mandate.Extension{UID: e.Extensions[0].UID, Name: "probe", Generation: 1, Type: "Sallyport.EnvironmentProbe", Train: "stable", Namespace: "team",
-		Settings: map[string]string{"interval": "60", "cluster_name": clusterPath}, Protected: map[string]string{"proxy": "http://user:s3cret@proxy"}}
+		Settings: map[string]string{"interval": "60", "targets.store": "store.example.com", "cluster_name": clusterPath}, Protected: map[string]string{"proxy": "http://user:s3cret@proxy"}}
 	if len(e.Extensions) != 1 || !cmp.Equal(e.Extensions[0], want) {
 		t.Errorf("%s", cmp.Diff(want, e.Extensions[0]))
 	}
@@ -218,7 +218,7 @@ func TestInstallerIsAnAgentOfItsOwn(t *testing.T) {
 	}
 	for path, who := range map[string][]string{
 		"GET /agents/v1/extensions?instance=x": {installer}, "POST /agents/v1/extensions/report": {installer},
-		"POST /agents/v1/nonce": {proxy, reconciler}, "POST /agents/v1/report": {reconciler},
+		"POST /agents/v1/nonce": {proxy, reconciler, installer}, "POST /agents/v1/report": {reconciler},
 	} {
 		method, target, _ := strings.Cut(path, " ")
 		for name, a := range agents {

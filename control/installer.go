@@ -92,7 +92,11 @@ func (c *Control) extensionsToldTo(ctx context.Context, a *agent) (mandate.Exten
 		if err != nil {
 			return mandate.Extensions{}, err
 		}
-		e := mandate.Extensions{Cluster: a.cluster, Epoch: epoch, Revision: m.Revision, Extensions: []mandate.Extension{}}
+		nodes, err := c.readyNodes(ctx, a.cluster)
+		if err != nil {
+			return mandate.Extensions{}, err
+		}
+		e := mandate.Extensions{Cluster: a.cluster, Epoch: epoch, Revision: m.Revision, Nodes: nodes, Extensions: []mandate.Extension{}}
 		for i := range all {
 			x := &all[i].Value
 			secrets, err := c.secretsOf(x)
@@ -106,6 +110,17 @@ func (c *Control) extensionsToldTo(ctx context.Context, a *agent) (mandate.Exten
 			return e, nil
 		}
 	}
+}
+
+// readyNodes is how many nodes of a cluster were ready when its reconciler last
+// reported; 0 if nobody knows.
+func (c *Control) readyNodes(ctx context.Context, cluster trust.ClusterUID) (int, error) {
+	report, err := c.lastReport(ctx, cluster)
+	n := 0
+	for _, p := range report.Pools {
+		n += p.Ready
+	}
+	return n, err
 }
 
 // installed takes what the installer did.
@@ -225,7 +240,9 @@ func (c *Control) followed(ctx context.Context, op *store.Operation, progress fu
 			return false, 0, err
 		}
 		if x = item.Value; x.Installed.Generation >= in.Generation {
-			why = x.Installed.Problem
+			if why = x.Installed.Problem; why != nil {
+				why = consented(&x, *why)
+			}
 			return true, 0, nil
 		}
 		s, err := c.status(ctx, in.Cluster, installer)
@@ -234,30 +251,73 @@ func (c *Control) followed(ctx context.Context, op *store.Operation, progress fu
 		}
 		left := extensionBound - c.Now().Sub(op.Started)
 		switch {
-		case s.Seen.IsZero():
-			why = noInstaller(x.Type)
-			return true, 0, nil
 		case left <= 0:
 			why = &store.Failure{Code: "ExtensionTimeout", Message: fmt.Sprintf("The cluster's installer did not follow within %s; it was last heard %s.", extensionBound, since(s.Seen))}
 			return true, 0, nil
-		case c.Now().Sub(s.Seen) > connectedWithin+installerPoll:
-			progress("waiting for the cluster's installer: not connected since " + since(s.Seen))
-		default:
+		case c.Now().Sub(s.Seen) <= connectedWithin+installerPoll && !s.Left:
 			progress("waiting for the cluster's installer to follow")
+			return false, min(left, connectedWithin), nil
 		}
-		return false, min(left, connectedWithin), nil
+		there, doing, err := c.installerThere(ctx, in.Cluster, &s)
+		if err == nil && !there {
+			why = noInstaller(&x)
+			return true, 0, nil
+		}
+		progress(doing)
+		return false, min(left, connectedWithin), err
 	})
 	return x, why, err
 }
 
-// noInstaller is what is wrong in a cluster without one.
-func noInstaller(typ string) *store.Failure {
-	f := &store.Failure{Code: codeNoInstaller, Message: "Nothing was installed: the cluster has no installer agent, which would do it."}
-	if t, err := extension.Find(typ); err == nil && t.ByHand != "" {
-		f.Message += " Until it has one, the cluster's owner can install " + t.Name + " by hand: " + t.ByHand
-		f.Details = []store.Failure{{Code: "Command", Message: t.ByHand}}
+// installerThere tells whether an installer that is not heard may come: the
+// reconciler starts it when there is something to do, if the owner has accepted
+// an extension. Otherwise nothing comes, unless one runs outside the cluster and
+// was heard before.
+func (c *Control) installerThere(ctx context.Context, cluster trust.ClusterUID, heard *store.AgentStatus) (there bool, doing string, err error) {
+	s, err := c.status(ctx, cluster, reconciler)
+	if err != nil {
+		return false, "", err
 	}
-	return f
+	report, err := c.lastReport(ctx, cluster)
+	if err != nil {
+		return false, "", err
+	}
+	m, err := store.Get[store.Mandate](ctx, c.Store, store.Mandate{Cluster: cluster}.Key())
+	if err != nil {
+		return false, "", err
+	}
+	away := c.away(&s)
+	switch now := c.Now(); {
+	case away == "" && report.Revision < m.Revision && now.Sub(s.Seen) <= connectedWithin:
+		return true, "waiting for the cluster's reconciler agent, which starts the installer", nil
+	case report.Installer != nil && report.Installer.Problem != "":
+		return true, "the cluster's installer cannot be started: " + report.Installer.Problem, nil
+	case report.Installer != nil:
+		if away != "" {
+			return true, away, nil
+		}
+		return true, "waiting for the cluster's installer to start", nil
+	case !heard.Seen.IsZero():
+		return true, "waiting for the cluster's installer: not connected since " + since(heard.Seen), nil
+	}
+	return false, "", nil
+}
+
+// noInstaller is what is wrong in a cluster whose owner has accepted nothing.
+func noInstaller(x *store.Extension) *store.Failure {
+	return consented(x, store.Failure{Code: codeNoInstaller, Message: "Nothing was installed: the cluster has no installer, since its owner has accepted no extension."})
+}
+
+// consented adds, to a problem that the owner's consent solves, what they type.
+func consented(x *store.Extension, f store.Failure) *store.Failure {
+	t, err := extension.Find(x.Type)
+	id, bad := arm.ParseID(x.ClusterID)
+	if (f.Code == codeNoInstaller || f.Code == mandate.ExtensionNotAccepted || f.Code == mandate.ExtensionDigestRefused) && err == nil && bad == nil {
+		command := t.ConsentCommand(id.Group, nameOf(x.ClusterID))
+		f.Message += " They accept it, with their own rights, by: " + command
+		f.Details = []store.Failure{{Code: "Command", Message: command}}
+	}
+	return &f
 }
 
 // extensionInCharge is the extension if the operation is still in charge of it.

@@ -22,7 +22,7 @@ func azureML() Type {
 	)
 	t := Type{
 		Name: "Microsoft.AzureML.Kubernetes", Version: "1.0.0", Trains: []string{"stable", "preview"}, ReleaseNamespace: "azureml", Fixed: true,
-		ByHand: "sallyport ml extension manifest --namespace NAMESPACE | kubectl apply -f -",
+		Consent: " --namespace NAMESPACE",
 		Settings: []Setting{
 			{Key: "enableTraining", Kind: Bool, Default: "False"},
 			{Key: "enableInference", Kind: Bool, Default: "False"},
@@ -30,13 +30,13 @@ func azureML() Type {
 			{Key: "inferenceRouterServiceType", Kind: Choice, Choices: []string{"loadBalancer", "nodePort", "clusterIP"}},
 			{Key: "internalLoadBalancerProvider", Kind: Choice, Choices: []string{"azure"}, Effect: NoEffect, Why: "it annotates a load balancer of Azure's; here the cluster's own decides"},
 			{Key: "sslSecret", Kind: DNSName},
-			{Key: "sslCertPemFile", Kind: PEM, Protected: true},
-			{Key: "sslKeyPemFile", Kind: PEM, Protected: true},
-			{Key: "scoringFe.sslCert", Kind: PEM, Protected: true},
-			{Key: "scoringFe.sslKey", Kind: PEM, Protected: true},
+			{Key: "sslCertPemFile", Kind: PEM, Protected: true, Value: "sslCert"},
+			{Key: "sslKeyPemFile", Kind: PEM, Protected: true, Value: "sslKey"},
+			{Key: "scoringFe.sslCert", Kind: PEM, Protected: true, Value: "sslCert"},
+			{Key: "scoringFe.sslKey", Kind: PEM, Protected: true, Value: "sslKey"},
 			{Key: "sslCname", Kind: DNSName},
 			{Key: "inferenceRouterHA", Kind: Bool, Default: "True"},
-			{Key: "clusterPurpose", Kind: Choice, Choices: []string{"DevTest", "FastProd"}, Default: "FastProd"},
+			{Key: "clusterPurpose", Kind: Choice, Choices: []string{"DevTest", "FastProd"}, Default: "FastProd", Effect: NoEffect, Why: "how many replicas there are is inferenceRouterHA's, and their sizes are the same for both"},
 			{Key: "nodeSelector.*"},
 			{Key: "cluster_name", Filled: true}, {Key: "clusterId", Filled: true}, {Key: "cluster_name_friendly", Filled: true},
 			{Key: "domain", Filled: true}, {Key: "location", Filled: true}, {Key: "jobSchedulerLocation", Filled: true},
@@ -69,10 +69,23 @@ func azureML() Type {
 			return map[string]string{"cluster_name": c.ID, "clusterId": c.ID, "cluster_name_friendly": c.Name,
 				"domain": c.Location, "location": c.Location, "jobSchedulerLocation": c.Location}
 		},
-		keep: func(key string) bool { return strings.HasPrefix(key, "nodeSelector.") },
+		suggest: azureMLSuggestions,
+		keep:    func(key string) bool { return strings.HasPrefix(key, "nodeSelector.") },
 	}
 	t.check = func(v Values) ([]Warning, error) { return azureMLRules(&t, v) }
 	return t
+}
+
+// RouterNodes is how many nodes a router with high availability needs: one for
+// each of its replicas.
+const RouterNodes = 3
+
+// azureMLSuggestions are what az settles for its users when a cluster is small.
+func azureMLSuggestions(c Cluster, given func(string) string) map[string]string {
+	if c.Nodes == 0 || c.Nodes >= RouterNodes || !isTrue(given("enableInference")) {
+		return nil
+	}
+	return map[string]string{"inferenceRouterHA": "False", "clusterPurpose": "DevTest"}
 }
 
 func azureMLRules(t *Type, v Values) ([]Warning, error) {

@@ -239,3 +239,48 @@ func FuzzResolve(f *testing.F) {
 		}
 	})
 }
+
+func TestChartValues(t *testing.T) {
+	ml := find(t, "Microsoft.AzureML.Kubernetes")
+	cert, key := pair(t, "ml.example.com")
+	got, _, err := ml.Resolve(Values{Plain: map[string]string{"enableInference": "true", "inferenceRouterServiceType": "NODEPORT", "sslCname": "ml.example.com",
+		"nodeSelector.kubernetes.io/os": "linux", "installVolcano": "True"},
+		Protected: map[string]string{"scoringFe.sslCert": base64.StdEncoding.EncodeToString([]byte(cert)), "sslKeyPemFile": key}}, cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"enableTraining": false, "enableInference": true, "allowInsecureConnections": false, "inferenceRouterServiceType": "nodePort", "inferenceRouterHA": true,
+		"sslCname": "ml.example.com", "sslCert": cert, "sslKey": key, "nodeSelector": map[string]any{"kubernetes.io/os": "linux"},
+		"cluster_name": cluster.ID, "clusterId": cluster.ID, "cluster_name_friendly": "blue", "domain": "local", "location": "local", "jobSchedulerLocation": "local"}
+	if have := ml.ChartValues(got); !cmp.Equal(have, want) {
+		t.Error(cmp.Diff(want, have))
+	}
+	probe := find(t, "Sallyport.EnvironmentProbe")
+	if got, _, err = probe.Resolve(Values{Plain: map[string]string{"interval": "60", "targets.store": "store.blob.core.windows.net"}}, cluster); err != nil {
+		t.Fatal(err)
+	}
+	want = map[string]any{"interval": 60, "targets": map[string]any{"store": "store.blob.core.windows.net"}, "cluster_name": cluster.ID}
+	if have := probe.ChartValues(got); !cmp.Equal(have, want) {
+		t.Error(cmp.Diff(want, have))
+	}
+}
+
+// What az settles for a small cluster the server settles; what was said counts.
+func TestSmallClusters(t *testing.T) {
+	ml := find(t, "Microsoft.AzureML.Kubernetes")
+	serving := map[string]string{"enableInference": "True", "inferenceRouterServiceType": "nodePort", "allowInsecureConnections": "True"}
+	for nodes, want := range map[int]string{0: "", 1: "False", 3: ""} {
+		c := cluster
+		c.Nodes = nodes
+		got, _, err := ml.Resolve(Values{Plain: serving}, c)
+		if err != nil || got.Plain["inferenceRouterHA"] != want {
+			t.Errorf("%d nodes: %v, %v", nodes, got.Plain, err)
+		}
+	}
+	c := cluster
+	c.Nodes = 1
+	serving["inferenceRouterHA"] = "True"
+	if got, _, err := ml.Resolve(Values{Plain: serving}, c); err != nil || got.Plain["inferenceRouterHA"] != "True" {
+		t.Errorf("%v, %v", got.Plain, err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,6 +116,13 @@ func (t *Type) Resolve(sent Values, c Cluster) (Values, []Warning, error) {
 			out.Plain[key] = v
 		}
 	}
+	if t.suggest != nil {
+		for key, v := range t.suggest(c, func(key string) string { return out.value(t, key) }) {
+			if !out.given(key) {
+				out.Plain[key] = v
+			}
+		}
+	}
 	if t.check == nil {
 		return out, warnings, nil
 	}
@@ -172,6 +180,10 @@ func (s *Setting) fits(where, value string, secret bool) error {
 	case DNSName:
 		if !dnsName(value) {
 			return bad(where, "%s is not a name of letters, digits, '-' and '.'", quoted)
+		}
+	case ProxyURL:
+		if u, err := url.Parse(value); err != nil || u.Scheme != "http" || u.Host == "" {
+			return bad(where, "%s is not an http URL of a proxy", quoted)
 		}
 	case PEM:
 		if _, err := pemOf(value); err != nil {

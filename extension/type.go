@@ -18,9 +18,9 @@ type Type struct {
 	Fixed            bool
 	NamespaceScope   bool // it may be installed for one namespace instead
 
-	// ByHand is how a cluster's owner installs it without an installer; "" if
-	// there is no way.
-	ByHand string
+	// Consent is what the command by which a cluster's owner accepts this type
+	// needs beyond cluster and type.
+	Consent string
 
 	Settings []Setting
 
@@ -29,6 +29,8 @@ type Type struct {
 	mistaken map[string]string
 	// fill are the settings that the server knows better than its callers.
 	fill func(Cluster) map[string]string
+	// suggest are the settings that the server chooses when they are not given.
+	suggest func(c Cluster, value func(key string) string) map[string]string
 	// check are the rules between settings.
 	check func(Values) (warnings []Warning, err error)
 	// keep says which settings an update may not take away.
@@ -36,7 +38,10 @@ type Type struct {
 }
 
 // Cluster is what of a cluster goes into settings.
-type Cluster struct{ ID, Name, Location string }
+type Cluster struct {
+	ID, Name, Location string
+	Nodes              int // ready ones; 0 if nobody knows
+}
 
 // Setting is one setting of a type.
 type Setting struct {
@@ -45,6 +50,7 @@ type Setting struct {
 	Choices []string // of Choice, in any case
 	Default string
 
+	Value     string // what a chart calls it; "" is Key, and for a pattern what stands before its "*"
 	Protected bool   // never returned, sealed at rest
 	Filled    bool   // by the server
 	Effect    Effect // default: Honoured
@@ -62,6 +68,8 @@ const (
 	Choice
 	DNSName // a Kubernetes name or a domain
 	PEM     // text in PEM, or that in base64
+	// ProxyURL is an http URL, with a password if need be.
+	ProxyURL
 )
 
 // Effect is what becomes of a setting.

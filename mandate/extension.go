@@ -18,6 +18,7 @@ type Extensions struct {
 	Cluster    trust.ClusterUID `json:"cluster"`
 	Epoch      int64            `json:"epoch"`
 	Revision   int64            `json:"revision"`
+	Nodes      int              `json:"nodes,omitempty"` // ready ones, as the reconciler last counted; 0 if nobody knows
 	Extensions []Extension      `json:"extensions"`
 }
 
@@ -87,6 +88,12 @@ type ExtensionState struct {
 	Problem    *ExtensionProblem `json:"problem,omitempty"`
 	Statuses   []ExtensionStatus `json:"statuses,omitempty"`
 }
+
+// Codes of an ExtensionProblem that are not those of Azure's health check.
+const (
+	ExtensionNotAccepted   = "ExtensionNotAccepted"   // the cluster's owner has not accepted the type, or not for that namespace
+	ExtensionDigestRefused = "ExtensionDigestRefused" // they accepted another chart than the installer has
+)
 
 // ExtensionProblem is why an extension is not as it shall be.
 type ExtensionProblem struct {

@@ -20,6 +20,14 @@ type Report struct {
 	Bindings          []BindingReport `json:"bindings"`
 	Leftovers         []string        `json:"leftovers,omitempty"` // objects of ours that should be gone and are not: "clusterrolebinding/…"
 	Fence             string          `json:"fence,omitempty"`     // "" if the admission policies were seen to refuse; else why nothing is applied
+	Installer         *Installer      `json:"installer,omitempty"` // nil: the cluster's owner has accepted no extension, so there is none
+}
+
+// Installer is the installer's Deployment, as the reconciler scales it.
+type Installer struct {
+	Replicas int    `json:"replicas"`          // wanted: 0 while there is nothing to do
+	Running  int    `json:"running"`           // pods that there are
+	Problem  string `json:"problem,omitempty"` // why it could not be scaled
 }
 
 // NodePool is the nodes of a cluster that belong together.

@@ -17,6 +17,9 @@ type State struct {
 	Epoch    int64
 	Revision int64
 	Stopped  bool // the cluster is stopped: nobody is let through
+	// Installer says that the cluster's installer has something to do, so that
+	// the reconciler lets it run.
+	Installer bool
 	Bindings []trust.Binding
 }
 
@@ -42,6 +45,7 @@ type (
 		Epoch    int64                         `json:"epoch"`
 		Revision int64                         `json:"revision"`
 		Stopped  bool                          `json:"stopped"`
+		Install  bool                          `json:"installer,omitempty"`
 		Bindings []wireBinding                 `json:"bindings"`
 		Rules    map[trust.Revision][]wireRule `json:"rules"`
 	}
@@ -71,7 +75,7 @@ type (
 // Sign encodes and signs a state. It fails if a grant's revision is not the
 // hash of its rules, or if the state is one that Open would refuse.
 func Sign(key ed25519.PrivateKey, s State) ([]byte, error) {
-	w := wireState{Cluster: s.Cluster, Epoch: s.Epoch, Revision: s.Revision, Stopped: s.Stopped,
+	w := wireState{Cluster: s.Cluster, Epoch: s.Epoch, Revision: s.Revision, Stopped: s.Stopped, Install: s.Installer,
 		Bindings: make([]wireBinding, 0, len(s.Bindings)), Rules: map[trust.Revision][]wireRule{}}
 	for _, b := range s.Bindings {
 		if b.Cluster != s.Cluster {
@@ -140,7 +144,7 @@ func (w *wireState) state() (State, error) {
 			return bad("rules listed as revision %.40q have another hash", revision)
 		}
 	}
-	s := State{Cluster: w.Cluster, Epoch: w.Epoch, Revision: w.Revision, Stopped: w.Stopped}
+	s := State{Cluster: w.Cluster, Epoch: w.Epoch, Revision: w.Revision, Stopped: w.Stopped, Installer: w.Install}
 	seen := make(map[trust.BindingUID]bool, len(w.Bindings))
 	for _, wb := range w.Bindings {
 		if !isUUID(string(wb.UID)) || seen[wb.UID] {

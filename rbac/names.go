@@ -14,6 +14,7 @@ const (
 
 	ProxyAccount      = "sallyport-proxy"
 	ReconcilerAccount = "sallyport-reconciler"
+	InstallerAccount  = "sallyport-installer" // its Deployment has the same name
 
 	// ClusterLabel holds the uid of the registration that an object belongs to.
 	ClusterLabel = "sallyport.dev/cluster"

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/version"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
@@ -29,6 +30,7 @@ type kube struct {
 	core          coreclient.CoreV1Interface
 	rbac          rbacclient.RbacV1Interface
 	authorization authorizationclient.AuthorizationV1Interface
+	apps          appsclient.AppsV1Interface
 }
 
 func newKube(c *rest.Config) (*kube, error) {
@@ -51,7 +53,11 @@ func newKube(c *rest.Config) (*kube, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client of the API server: %w", err)
 	}
-	return &kube{core: core, rbac: roles, authorization: reviews}, nil
+	apps, err := appsclient.NewForConfigAndClient(c, hc)
+	if err != nil {
+		return nil, fmt.Errorf("client of the API server: %w", err)
+	}
+	return &kube{core: core, rbac: roles, authorization: reviews, apps: apps}, nil
 }
 
 // checkRights fails with kind Forbidden if the agent's own identity holds a

@@ -19,6 +19,9 @@ import (
 func (r *Reconciler) round(ctx context.Context, s mandate.State) (report mandate.Report, ok bool) {
 	report = mandate.Report{Epoch: s.Epoch, Revision: s.Revision}
 	blocked := r.fence.check(ctx, r, &report)
+	if blocked == nil || blocked.Code != mandate.ClusterTaken {
+		report.Installer = r.scaleInstaller(ctx, s.Installer)
+	}
 
 	seen, err := r.kube.observe(ctx, r.c.Cluster)
 	if err != nil {
