@@ -39,7 +39,7 @@ var arrows = map[string]string{
 	"client":          "trust arm mandate internal/pki",
 	"agent/proxy":     "trust request rbac mandate tunnel",
 	"agent/reconcile": "trust rbac mandate",
-	"deploy":          "trust rbac mlext mlext/wire",
+	"deploy":          "trust rbac extension mlext mlext/wire",
 	"ml":              "trust arm store operation client mlext/wire bucket internal/seal",
 	"mlext":           "trust authn mlext/wire",
 	"mlext/wire":      "",
@@ -49,6 +49,7 @@ var arrows = map[string]string{
 	"internal/seal":       "",
 	"internal/logs":       "",
 	"internal/devcluster": "",
+	"internal/agentflags": "trust mandate client internal/logs", // for commands only
 }
 
 // tests may use, besides what the room may use, a real cluster, a real store

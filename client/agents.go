@@ -30,6 +30,9 @@ const (
 	NoncePath  = "/agents/v1/nonce"
 	ReportPath = "/agents/v1/report"
 	ProbePath  = "/agents/v1/probe"
+
+	WantedPath    = "/agents/v1/extensions"
+	InstalledPath = "/agents/v1/extensions/report"
 )
 
 // Messages of the agents' API, JSON both ways. []byte travels as base64.
@@ -37,7 +40,7 @@ type (
 	// EnrolRequest exchanges a cluster's token for a certificate.
 	EnrolRequest struct {
 		Cluster trust.ClusterUID `json:"cluster"`
-		Agent   string           `json:"agent"` // "proxy" or "reconciler"
+		Agent   string           `json:"agent"` // "proxy", "reconciler" or "installer"
 		Token   string           `json:"token"` // projected ServiceAccount token, audience EnrolAudience
 		CSR     string           `json:"csr"`   // PEM, RFC 2986
 	}
@@ -81,7 +84,7 @@ type AgentConfig struct {
 	Trust  ServerTrust
 
 	Cluster trust.ClusterUID
-	Name    string // "proxy" or "reconciler"
+	Name    string // "proxy", "reconciler" or "installer"
 	// Token gets a fresh enrolment token; see TokenFile.
 	Token func(context.Context) (string, error)
 

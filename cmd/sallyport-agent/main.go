@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/sallyport/sallyport/internal/agentflags"
 )
 
 func main() {
@@ -44,7 +46,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	case "reconcile":
 		serve = runReconcile
 	case "version":
-		fmt.Fprintln(stderr, version())
+		fmt.Fprintln(stderr, agentflags.Version())
 		return 0
 	default:
 		fmt.Fprintf(stderr, "sallyport-agent: %q is neither proxy nor reconcile\n\n%s", args[0], usage)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"runtime"
@@ -16,14 +15,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/sallyport/sallyport/agent/proxy"
 	"github.com/sallyport/sallyport/client"
-	"github.com/sallyport/sallyport/internal/logs"
-	"github.com/sallyport/sallyport/internal/logs/klogs"
 	"github.com/sallyport/sallyport/internal/pki"
-	"github.com/sallyport/sallyport/mandate"
 	"github.com/sallyport/sallyport/netenv/probe"
 	"github.com/sallyport/sallyport/tunnel"
 )
@@ -34,11 +29,11 @@ func runProxy(ctx context.Context, c *config, stderr io.Writer) error {
 	// run all the time. This is never touched, so it costs no memory, and it
 	// sets the pace: a collection per 32 MiB of garbage at least.
 	defer runtime.KeepAlive(make([]byte, 32<<20))
-	log, err := c.logger(stderr)
+	log, err := c.Logger(stderr)
 	if err != nil {
 		return err
 	}
-	kube, err := c.kubernetes()
+	kube, err := c.Kubernetes()
 	if err != nil {
 		return err
 	}
@@ -54,12 +49,12 @@ func runProxy(ctx context.Context, c *config, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("TLS to the API server: %w", err)
 	}
-	control, err := c.control("proxy", log)
+	control, err := c.Control("proxy", log)
 	if err != nil {
 		return err
 	}
 	p, err := proxy.New(proxy.Config{
-		Cluster: c.cluster, MandateKey: c.mandateKey, Control: control,
+		Cluster: c.Cluster, MandateKey: c.MandateKey, Control: control,
 		APIServer: api, TLS: upstreamTLS, Agent: agentTransport, Log: log,
 	})
 	if err != nil {
@@ -95,7 +90,7 @@ const probeEvery = 10 * time.Minute
 // repeater looks at the owner's list and at nothing else: what control answers
 // to a report is not read.
 func (c *config) repeater(send func(context.Context, any) error, log *slog.Logger) probe.Repeater {
-	return probe.Repeater{Cluster: string(c.cluster), Targets: c.probes, Every: probeEvery, Log: log,
+	return probe.Repeater{Cluster: string(c.Cluster), Targets: c.probes, Every: probeEvery, Log: log,
 		ResolvConf: func() (io.ReadCloser, error) { return os.Open("/etc/resolv.conf") },
 		Send:       func(ctx context.Context, r probe.Report) error { return send(ctx, r) }}
 }
@@ -146,46 +141,4 @@ func together(ctx context.Context, parts ...func(context.Context) error) error {
 		return err
 	}
 	return nil
-}
-
-// control is the agent's side of the control plane.
-func (c *config) control(name string, log *slog.Logger) (*client.Agent, error) {
-	var ca []byte
-	if c.serverCA != "" {
-		var err error
-		if ca, err = os.ReadFile(c.serverCA); err != nil {
-			return nil, fmt.Errorf("--server-ca: %w", err)
-		}
-	}
-	return client.NewAgent(client.AgentConfig{
-		Server: c.server, Trust: client.ServerTrust{CA: string(ca)},
-		Cluster: c.cluster, Name: name, Token: client.TokenFile(c.enrolToken),
-		Instance: mandate.NewNonce(), Version: version(), Log: log,
-	})
-}
-
-// kubernetes says how to reach the API server as this agent: a kubeconfig, or
-// this pod's ServiceAccount. HTTPS_PROXY is for the way out, never for this one.
-func (c *config) kubernetes() (*rest.Config, error) {
-	conf, err := rest.InClusterConfig()
-	if c.kubeconfig != "" {
-		conf, err = clientcmd.BuildConfigFromFlags("", c.kubeconfig)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("find the API server (in a pod, or with --kubeconfig): %w", err)
-	}
-	conf.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
-	return conf, nil
-}
-
-func (c *config) logger(stderr io.Writer) (*slog.Logger, error) {
-	level, err := logs.ParseLevel(c.logLevel)
-	if err != nil {
-		return nil, fmt.Errorf("--log-level: %w", err)
-	}
-	log, err := logs.New(stderr, logs.Options{Level: level, Format: c.logFormat})
-	if err == nil {
-		klogs.Install(log)
-	}
-	return log, err
 }

@@ -9,19 +9,19 @@ import (
 
 // runReconcile is where the reconciler agent's rooms meet.
 func runReconcile(ctx context.Context, c *config, stderr io.Writer) error {
-	log, err := c.logger(stderr)
+	log, err := c.Logger(stderr)
 	if err != nil {
 		return err
 	}
-	kube, err := c.kubernetes()
+	kube, err := c.Kubernetes()
 	if err != nil {
 		return err
 	}
-	control, err := c.control("reconciler", log)
+	control, err := c.Control("reconciler", log)
 	if err != nil {
 		return err
 	}
-	r, err := reconcile.New(reconcile.Config{Cluster: c.cluster, MandateKey: c.mandateKey, Control: control, Kube: kube, Log: log})
+	r, err := reconcile.New(reconcile.Config{Cluster: c.Cluster, MandateKey: c.MandateKey, Control: control, Kube: kube, Log: log})
 	if err != nil {
 		return err
 	}
