@@ -1,7 +1,8 @@
 // Command sallyport-agent is what runs in the cluster: as "proxy" it holds the
 // tunnel and forwards requests with the binding's own identity; as "reconcile"
 // it turns bindings into Kubernetes RBAC. They run as two Deployments with two
-// identities, because one stolen token must not be both.
+// identities, because one stolen token must not be both. As "probe" it is what the
+// extension Sallyport.EnvironmentProbe runs.
 //
 // It owns the flags and the one place where the agents' rooms meet.
 package main
@@ -27,6 +28,7 @@ const usage = `usage: sallyport-agent proxy|reconcile --server URL --cluster UID
 
 proxy      holds the tunnel to the gateways and forwards what bindings allow
 reconcile  turns bindings into Kubernetes RBAC, within what the owner accepted
+probe      is no agent: looks at a list of names, and writes what it saw into a ConfigMap
 version    prints the version
 
 sallyport-agent proxy -h lists the flags.
@@ -45,11 +47,15 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		serve = runProxy
 	case "reconcile":
 		serve = runReconcile
+	case "probe":
+		return runProbe(ctx, args[1:], stderr)
+	case "probed":
+		return probed()
 	case "version":
 		fmt.Fprintln(stderr, agentflags.Version())
 		return 0
 	default:
-		fmt.Fprintf(stderr, "sallyport-agent: %q is neither proxy nor reconcile\n\n%s", args[0], usage)
+		fmt.Fprintf(stderr, "sallyport-agent: %q is none of proxy, reconcile and probe\n\n%s", args[0], usage)
 		return 2
 	}
 	c, err := parseFlags(args[0], args[1:], stderr)

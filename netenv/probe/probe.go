@@ -14,8 +14,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -60,7 +60,10 @@ type Prober struct {
 	TLS *tls.Config
 	// Timeout of each step; 0 is five seconds.
 	Timeout time.Duration
-	Now     func() time.Time
+	// Proxy is the CONNECT proxy by which workloads reach what is outside; nil is
+	// none. Names are still resolved here, but it is the proxy that connects.
+	Proxy *url.URL
+	Now   func() time.Time
 }
 
 // atOnce is how many names are looked at in parallel.
@@ -107,8 +110,7 @@ func (p Prober) look(ctx context.Context, t Target) (Name, Connection) {
 	slices.Sort(addresses)
 	n.Addresses = addresses
 	begin := time.Now()
-	dialer := net.Dialer{Timeout: timeout, Resolver: resolver}
-	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(addresses[0], strconv.Itoa(port)))
+	conn, err := p.dial(ctx, net.Dialer{Timeout: timeout, Resolver: resolver}, addresses[0], t)
 	if err != nil {
 		c.Error = "connect: " + reason(err)
 		return n, c
