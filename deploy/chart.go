@@ -194,7 +194,6 @@ func chartValues(o Options) ([]byte, error) {
 // chartSchema refuses values that Options.check would refuse, and what could break
 // out of its place in the template.
 func chartSchema() map[string]any {
-	text := func(pattern string) map[string]any { return map[string]any{"type": "string", "pattern": pattern} }
 	pem := `^(-----BEGIN CERTIFICATE-----\s[\s\S]*)?$`
 	return map[string]any{
 		"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "additionalProperties": false,

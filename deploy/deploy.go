@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/rbac"
 	"github.com/sallyport/sallyport/trust"
@@ -36,6 +37,8 @@ type Options struct {
 
 	Accept []rbac.RoleConsent
 	Have   rbac.Installed // what the cluster holds of acceptances already, so that connecting again withdraws nothing
+
+	InstallTimeout time.Duration // for what the installer installs to run; 0: its own default
 
 	Probes []string // host:port that the proxy agent may look at and report on; empty: nothing
 

@@ -29,7 +29,8 @@ type MLOptions struct {
 	MLKey                    []byte // PEM (PKIX, ECDSA): the ML service's, signs newer key sets
 	Keys                     []byte // RFC 7517: the authority's
 	Number                   int64  // of that key set
-	NoWorkloads              bool   // leave the Deployments out: they run elsewhere, with the same rights
+	NodeSelector             map[string]string
+	NoWorkloads              bool // leave the Deployments out: they run elsewhere, with the same rights
 
 	Router *MLRouter // nil: online endpoints are not scored
 }
@@ -265,7 +266,7 @@ func (o MLOptions) mlDeployment(account string) rbac.Explained {
 			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
 	}
 	pod := corev1.PodSpec{
-		ServiceAccountName: account, AutomountServiceAccountToken: ptr(true), EnableServiceLinks: ptr(false),
+		ServiceAccountName: account, AutomountServiceAccountToken: ptr(true), EnableServiceLinks: ptr(false), NodeSelector: o.NodeSelector,
 		SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: ptr(true), RunAsUser: ptr[int64](65532), RunAsGroup: ptr[int64](65532), FSGroup: ptr[int64](65532),
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
 	}

@@ -23,26 +23,32 @@ const (
 	bundleFile = "trust-bundle.pem"
 )
 
-// agent is one of the two Deployments. They are two because one stolen token
-// must not be both.
+// agent is one of the Deployments. They are several because one stolen token
+// must not be all.
 type agent struct {
 	command, account, why string
 	memory                string // limit
+	replicas              int32
 	strategy              appsv1.DeploymentStrategy
 }
 
 var (
 	reconciler = agent{
-		command: "reconcile", account: rbac.ReconcilerAccount, memory: "256Mi",
+		command: "reconcile", account: rbac.ReconcilerAccount, memory: "256Mi", replicas: 1,
 		why:      "The reconciler agent. It dials the control plane and this API server; nothing dials it.",
 		strategy: appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType},
 	}
 	proxy = agent{
-		command: "proxy", account: rbac.ProxyAccount, memory: "512Mi",
+		command: "proxy", account: rbac.ProxyAccount, memory: "512Mi", replicas: 1,
 		why: "The proxy agent. It dials the gateways and this API server; nothing dials it.",
 		strategy: appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{
 			MaxUnavailable: ptr(intstr.FromInt32(0)), MaxSurge: ptr(intstr.FromInt32(1)),
 		}},
+	}
+	installer = agent{
+		command: "install", account: rbac.InstallerAccount, memory: "512Mi",
+		why:      "The installer agent, which the reconciler starts when there is something to do. It dials the control plane and this API server; nothing dials it.",
+		strategy: appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType},
 	}
 )
 
@@ -83,6 +89,9 @@ func (o Options) args(a agent) []string {
 	if a.command == "proxy" && len(o.Probes) > 0 {
 		args = append(args, "--probes="+strings.Join(o.Probes, ","))
 	}
+	if a.command == "install" && o.InstallTimeout > 0 {
+		args = append(args, "--timeout="+o.InstallTimeout.String())
+	}
 	return args
 }
 
@@ -119,7 +128,7 @@ func (o Options) deployment(a agent) rbac.Explained {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: rbac.SystemNamespace, Name: a.account, Labels: podLabels},
 		Spec: appsv1.DeploymentSpec{
-			Replicas: ptr[int32](1), // an agent is one voice: control waits for what it has applied
+			Replicas: ptr(a.replicas), // at most one: an agent is one voice, control waits for what it has applied
 			Selector: &metav1.LabelSelector{MatchLabels: selector},
 			Strategy: a.strategy,
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: podLabels}, Spec: o.pod(a)},

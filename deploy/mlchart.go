@@ -1,0 +1,108 @@
+package deploy
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sallyport/sallyport/mlext"
+	"github.com/sallyport/sallyport/mlext/wire"
+	"github.com/sallyport/sallyport/rbac"
+	"github.com/sallyport/sallyport/trust"
+)
+
+const mlType = "Microsoft.AzureML.Kubernetes"
+
+// Words for the values of the ML extension's chart.
+const (
+	mlWordImage     = "SALLYPORT-VALUE-IMAGE"
+	mlWordIssuer    = "SALLYPORT-VALUE-ISSUER"
+	mlWordTenant    = "SALLYPORT-VALUE-TENANT"
+	mlWordAudience  = "SALLYPORT-VALUE-AUDIENCE"
+	mlWordClaim     = "SALLYPORT-VALUE-LOG-CLAIM"
+	mlWordNamespace = "sallyport-value-namespace"
+	mlWordNodes     = "sallyport-value-node-selector"
+)
+
+// mlSwitches are what values switch on in the ML extension, and how it is
+// rendered without.
+var mlSwitches = []struct {
+	when string
+	off  func(*MLOptions)
+}{
+	{"$.Values.owner.logClaim", func(o *MLOptions) { o.LogClaim = "" }},
+	{"$.Values.settings.nodeSelector", func(o *MLOptions) { o.NodeSelector = nil }},
+}
+
+func mlInstallable() *installable {
+	i := &installable{
+		typ: mlType,
+		owner: map[string]any{
+			"type": "object", "additionalProperties": false, "required": []string{"image", "namespaces", "issuer", "tenant", "audience"},
+			"properties": map[string]any{
+				"image": text(imagePattern), "issuer": text(`^https://\S+$`), "tenant": text(`^[0-9a-f-]{36}$`), "audience": text(`^https://\S+$`),
+				"namespaces": map[string]any{"type": "array", "minItems": 1, "items": text(namespacePattern)},
+				"logClaim":   text(`^([a-z0-9.-]+)?$`),
+			},
+		},
+		left: []Left{{schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}, mlext.OperatorLease}},
+		chart: templating{
+			words: map[string]string{mlWordImage: "$.Values.owner.image", mlWordIssuer: "$.Values.owner.issuer", mlWordTenant: "$.Values.owner.tenant",
+				mlWordAudience: "$.Values.owner.audience", mlWordClaim: "$.Values.owner.logClaim"},
+			maps: map[string]string{mlWordNodes: "$.Values.settings.nodeSelector"},
+			each: mlWordNamespace, list: "$.Values.owner.namespaces",
+		},
+	}
+	for _, s := range mlSwitches {
+		i.chart.switches = append(i.chart.switches, s.when)
+	}
+	i.chart.render = func(without int) ([]rbac.Explained, error) {
+		o := MLOptions{Namespaces: []string{mlWordNamespace}, Image: mlWordImage, LogClaim: mlWordClaim, Issuer: mlWordIssuer, Tenant: mlWordTenant,
+			Audience: mlWordAudience, MLKey: []byte("-"), Keys: []byte("-"), NodeSelector: map[string]string{mlWordNodes: ""}}
+		if without >= 0 {
+			mlSwitches[without].off(&o)
+		}
+		_, made, err := o.parts()
+		return made, err
+	}
+	for _, e := range mlKinds() {
+		u := e.Object.(*unstructured.Unstructured)
+		scope, _, _ := unstructured.NestedString(u.Object, "spec", "scope")
+		group, _, _ := unstructured.NestedString(u.Object, "spec", "group")
+		plural, _, _ := unstructured.NestedString(u.Object, "spec", "names", "plural")
+		if scope == "Namespaced" {
+			i.kinds = append(i.kinds, schema.GroupVersionResource{Group: group, Version: "v1alpha1", Resource: plural})
+		}
+	}
+	return i
+}
+
+// parts are what the owner applies themselves, however the rest is installed:
+// what is there for the whole cluster, and whom the extension believes; and what
+// the chart makes.
+func (o MLOptions) parts() (owners, made []rbac.Explained, err error) {
+	all, err := ML(o)
+	for _, e := range all {
+		if _, data := e.Object.(*corev1.ConfigMap); data || e.Object.GetNamespace() == "" {
+			owners = append(owners, e)
+		} else {
+			made = append(made, e)
+		}
+	}
+	return owners, made, err
+}
+
+func (o MLOptions) accepted() (*acceptance, error) {
+	if o.NoWorkloads {
+		return nil, trust.Errorf(trust.Invalid, "an extension that the installer installs runs in its cluster")
+	}
+	owners, made, err := o.parts()
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]any{"image": o.Image, "namespaces": o.Namespaces, "issuer": o.Issuer, "tenant": o.Tenant, "audience": o.Audience}
+	if o.LogClaim != "" {
+		values["logClaim"] = o.LogClaim
+	}
+	return &acceptance{installable: mlInstallable(), release: wire.Namespace, namespaces: o.Namespaces, values: values, objects: owners, made: made}, nil
+}
