@@ -27,6 +27,7 @@ test: ## unit tests, and tests on a real API server (on real nodes too, as root 
 	$(GOTEST) $(RACE) -timeout 20m ./...
 	$(if $(RACE),$(GOTEST) -run Allocations ./agent/proxy ./gateway ./tunnel) # which the race detector would count, too
 	cd parity && $(GOTEST) -timeout 20m ./...
+	cd installer && go vet ./... && $(GOTEST) $(RACE) -timeout 20m ./...
 	cd bench && go vet ./...
 	@$(MAKE) --no-print-directory test-azure
 
@@ -42,11 +43,13 @@ lint: ## the linters of .golangci.yml
 build: ## the binaries, into bin/; PLATFORMS=all: for every platform, into bin/<os>-<arch>/
 ifeq ($(PLATFORMS),all)
 	@for p in linux/amd64 linux/arm64; do \
-	  echo "$$p: command line, server, agent"; $(BUILD) ./cmd/... || exit 1; done
+	  echo "$$p: command line, server, agents"; $(BUILD) ./cmd/... || exit 1; \
+	  (cd installer && $(subst -o bin/,-o ../bin/,$(BUILD))sallyport-installer .) || exit 1; done
 	@for p in darwin/amd64 darwin/arm64 windows/amd64; do \
 	  echo "$$p: command line"; $(BUILD) ./cmd/sallyport || exit 1; done
 else
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	cd installer && CGO_ENABLED=0 go build -trimpath -o ../bin/sallyport-installer .
 endif
 
 clean: ## remove bin/

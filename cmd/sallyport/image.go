@@ -26,7 +26,7 @@ type imageParts struct {
 }
 
 func (p *imageParts) flags(f *flags) {
-	f.StringVar(&p.program, "program", agentProgram, "sallyport-agent, or sallyport-ml: the ML extension.")
+	f.StringVar(&p.program, "program", agentProgram, "sallyport-agent; sallyport-ml: the ML extension; sallyport-installer: what installs extensions.")
 	f.text(&p.name, "name", "n", "Name and tag. Default: "+defaultImage()+", and the like.")
 	f.many(&p.platforms, "platform", "", "linux/amd64 and linux/arm64. Default: both.")
 	f.text(&p.source, "source", "", "Folder of Sallyport's source, to build the program with Go. Default: around this one.")
@@ -99,8 +99,10 @@ func (a *app) imagePush() *cobra.Command {
 // agentImage collects what goes into the image, and builds what is not there.
 func (a *app) agentImage(ctx context.Context, p *imageParts) (*image.Agent, error) {
 	switch {
-	case p.program != agentProgram && p.program != mlProgram:
-		return nil, usagef("argument --program: '%s' is neither %s nor %s", p.program, agentProgram, mlProgram)
+	case p.program != agentProgram && p.program != mlProgram && p.program != installerProgram:
+		return nil, usagef("argument --program: '%s' is none of %s, %s and %s", p.program, agentProgram, mlProgram, installerProgram)
+	case p.name == "" && p.program == installerProgram:
+		p.name = defaultInstallerImage()
 	case p.name == "" && p.program == mlProgram:
 		p.name = defaultMLImage()
 	case p.name == "":
@@ -142,8 +144,9 @@ func (a *app) agentImage(ctx context.Context, p *imageParts) (*image.Agent, erro
 
 // The programs that run in clusters.
 const (
-	agentProgram = "sallyport-agent"
-	mlProgram    = "sallyport-ml"
+	agentProgram     = "sallyport-agent"
+	mlProgram        = "sallyport-ml"
+	installerProgram = "sallyport-installer" // a module of its own
 )
 
 // buildProgram compiles one for Linux with Go.
@@ -158,7 +161,11 @@ func buildProgram(ctx context.Context, source, program, arch string) ([]byte, er
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, program)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./cmd/"+program)
+	from := "./cmd/" + program
+	if program == installerProgram {
+		source, from = filepath.Join(source, "installer"), "."
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, from)
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOFLAGS=-buildvcs=false")
 	var said bytes.Buffer

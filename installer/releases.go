@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/kube"
+	"helm.sh/helm/v4/pkg/release/common"
+	release "helm.sh/helm/v4/pkg/release/v1"
+	"helm.sh/helm/v4/pkg/storage/driver"
+
+	"github.com/sallyport/sallyport/mandate"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// What Helm's records of our releases are labelled with.
+const (
+	uidLabel        = "sallyport.dev/extension"
+	generationLabel = "sallyport.dev/generation"
+	digestLabel     = "sallyport.dev/chart" // the first 40 digits
+)
+
+// kept is how many revisions of a release stay: each holds settings.
+const kept = 3
+
+// releases makes Helm releases of extensions. A release is named as its extension.
+type releases struct {
+	kube    *kubeAPI
+	timeout time.Duration // for what was installed to run
+	log     *slog.Logger
+}
+
+func releaseName(x *mandate.Extension) string { return trust.Fold(x.Name) }
+
+// follow makes the cluster hold what is wanted of one extension. Errors are those
+// that may pass; everything else is a problem in the state.
+func (r *releases) follow(ctx context.Context, x mandate.Extension, nodes int) (mandate.ExtensionState, error) {
+	state := mandate.ExtensionState{UID: x.UID, Generation: x.Generation}
+	a, why, err := r.accept(ctx, x)
+	if err != nil || why != nil {
+		state.Problem = why
+		return state, err
+	}
+	if x.Remove {
+		err = r.remove(ctx, a, &state)
+	} else {
+		err = r.install(ctx, a, nodes, &state)
+	}
+	return state, err
+}
+
+// install installs or updates. What fails is taken back: an installation whole, an
+// update to what was there before.
+func (r *releases) install(ctx context.Context, a *accepted, nodes int, state *mandate.ExtensionState) error {
+	h, err := r.kube.helm(a.place)
+	if err != nil {
+		return err
+	}
+	history, err := revisions(h, releaseName(&a.Extension))
+	if err != nil {
+		return r.unseen(err, a, state)
+	}
+	if err := settle(h, history); err != nil {
+		return r.unseen(err, a, state)
+	}
+	before := deployed(history)
+	r.present(state, before)
+	if found := r.checks(ctx, a, nodes); len(found) > 0 {
+		r.report(ctx, a, phase(before), found)
+		state.Problem, state.Statuses = problemOf(found), statusesOf(found)
+		return nil
+	}
+	var done *release.Release
+	if before == nil && len(history) == 0 {
+		done, err = r.helmInstall(ctx, h, a)
+	} else {
+		done, err = r.helmUpgrade(ctx, h, a)
+	}
+	if err == nil {
+		r.present(state, done)
+		r.report(ctx, a, phase(before), nil)
+		state.Statuses = append(state.Statuses, installed(done, a.digest))
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	r.log.Warn("release failed", "name", a.Name, "error", hidden(err.Error(), a.Extension))
+	found := r.diagnose(ctx, a, err)
+	r.report(ctx, a, phase(before), found)
+	state.Problem, state.Statuses = problemOf(found), statusesOf(found)
+	if before == nil {
+		err = r.uninstall(ctx, h, a)
+		state.Present = err != nil
+		state.Problem.Message += after(err, " What had been installed was removed.")
+		return nil
+	}
+	err = r.rollback(ctx, h, a, before.Version)
+	state.Problem.Message += after(err, fmt.Sprintf(" It was rolled back to what it was before, revision %d.", before.Version))
+	return nil
+}
+
+// after says how what had failed was taken back.
+func after(err error, well string) string {
+	if err == nil {
+		return well
+	}
+	return " Taking it back failed, too: " + cut(err.Error()) + "."
+}
+
+func cut(s string) string { return s[:min(len(s), 300)] }
+
+// unseen is a release that cannot be looked at: for good, or for now.
+func (r *releases) unseen(err error, a *accepted, state *mandate.ExtensionState) error {
+	if passing(err) {
+		return err
+	}
+	state.Problem = problem(codeUnknown, "Helm's records in namespace %s cannot be read or written: %s.", a.place, cut(err.Error()))
+	if apierrors.IsForbidden(err) {
+		state.Problem = problem(mandate.ExtensionNotAccepted, "The installer's rights in namespace %s are not what the accepted chart needs: %s.", a.place, cut(err.Error()))
+	}
+	return nil
+}
+
+func (r *releases) present(state *mandate.ExtensionState, rel *release.Release) {
+	state.Present, state.Version = rel != nil, ""
+	if rel != nil && rel.Chart != nil && rel.Chart.Metadata != nil {
+		state.Version = rel.Chart.Metadata.Version
+	}
+}
+
+func installed(rel *release.Release, digest string) mandate.ExtensionStatus {
+	return mandate.ExtensionStatus{Code: "Installed", Level: "Information",
+		Message: fmt.Sprintf("Version %s runs, of chart %s; Helm release %s in namespace %s, revision %d.", rel.Chart.Metadata.Version, digest, rel.Name, rel.Namespace, rel.Version)}
+}
+
+func phase(before *release.Release) string {
+	if before == nil {
+		return "install"
+	}
+	return "upgrade"
+}
+
+// revisions are a release's, oldest first; none is no error.
+func revisions(h *action.Configuration, name string) ([]*release.Release, error) {
+	found, err := h.Releases.History(name)
+	if errors.Is(err, driver.ErrReleaseNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []*release.Release
+	for _, f := range found {
+		if rel, ok := f.(*release.Release); ok {
+			all = append(all, rel)
+		}
+	}
+	slices.SortFunc(all, func(a, b *release.Release) int { return a.Version - b.Version })
+	return all, nil
+}
+
+// settle calls failed what a process that ended was doing: Helm does nothing more
+// with a release that is being worked on, and nobody else works here.
+func settle(h *action.Configuration, history []*release.Release) error {
+	for _, rel := range history {
+		if rel.Info.Status.IsPending() {
+			rel.SetStatus(common.StatusFailed, "the installer ended while it was at it")
+			if err := h.Releases.Update(rel); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// deployed is the newest revision that is in force; nil if there is none.
+func deployed(history []*release.Release) *release.Release {
+	for _, rel := range slices.Backward(history) {
+		if rel.Info.Status == common.StatusDeployed {
+			return rel
+		}
+	}
+	return nil
+}
+
+func (a *accepted) labels() map[string]string {
+	return map[string]string{uidLabel: a.UID, generationLabel: strconv.FormatInt(a.Generation, 10), digestLabel: strings.TrimPrefix(a.digest, "sha256:")[:40]}
+}
+
+func (r *releases) helmInstall(ctx context.Context, h *action.Configuration, a *accepted) (*release.Release, error) {
+	i := action.NewInstall(h)
+	i.ReleaseName, i.Namespace, i.Labels = releaseName(&a.Extension), a.place, a.labels()
+	i.WaitStrategy, i.WaitOptions, i.Timeout = kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, r.timeout
+	i.DisableOpenAPIValidation = true // the API server's own is enough
+	out, err := i.RunWithContext(ctx, a.chart, a.values())
+	return released(out, err)
+}
+
+func (r *releases) helmUpgrade(ctx context.Context, h *action.Configuration, a *accepted) (*release.Release, error) {
+	u := action.NewUpgrade(h)
+	u.Namespace, u.Labels, u.MaxHistory, u.ResetValues = a.place, a.labels(), kept, true
+	u.WaitStrategy, u.WaitOptions, u.Timeout = kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, r.timeout
+	u.DisableOpenAPIValidation, u.CleanupOnFail, u.ServerSideApply = true, true, "auto"
+	u.ForceConflicts = true // what was changed by hand is put right
+	out, err := u.RunWithContext(ctx, releaseName(&a.Extension), a.chart, a.values())
+	return released(out, err)
+}
+
+func released(out any, err error) (*release.Release, error) {
+	rel, _ := out.(*release.Release)
+	if err == nil && rel == nil {
+		err = fmt.Errorf("Helm returned a %T, not a release", out)
+	}
+	return rel, err
+}
+
+func (r *releases) rollback(ctx context.Context, h *action.Configuration, a *accepted, to int) error {
+	b := action.NewRollback(h)
+	b.Version, b.MaxHistory, b.ServerSideApply, b.ForceConflicts, b.CleanupOnFail = to, kept, "auto", true, true
+	b.WaitStrategy, b.WaitOptions, b.Timeout = kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, r.timeout
+	return b.Run(releaseName(&a.Extension))
+}
+
+func (r *releases) uninstall(ctx context.Context, h *action.Configuration, a *accepted) error {
+	u := action.NewUninstall(h)
+	u.IgnoreNotFound, u.DeletionPropagation = true, "foreground"
+	u.WaitStrategy, u.WaitOptions, u.Timeout = kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, r.timeout
+	_, err := u.Run(releaseName(&a.Extension))
+	return err
+}
+
+// report writes what the checks of a phase found where Azure's extension does, for
+// whoever looks from inside the cluster. It is no part of the state: a failure is
+// logged.
+func (r *releases) report(ctx context.Context, a *accepted, phase string, found []finding) {
+	text := "Status: Passed\n"
+	if len(found) > 0 {
+		text = ""
+	}
+	for _, f := range found {
+		text += fmt.Sprintf("Status: Failed Name: %s ErrorCode: %s ErrorMessage: %s\n", f.checker, f.code, f.message)
+	}
+	maps := r.kube.typed.CoreV1().ConfigMaps(a.place)
+	cm, err := maps.Get(ctx, healthReport, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		cm.Name, cm.Namespace = healthReport, a.place
+		cm.Data = map[string]string{"reports-" + phase: text}
+		_, err = maps.Create(ctx, cm, metav1.CreateOptions{})
+	} else if err == nil {
+		if cm.Data == nil {
+			cm.Data = map[string]string{}
+		}
+		cm.Data["reports-"+phase] = text
+		_, err = maps.Update(ctx, cm, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		r.log.Warn("health report not written", "namespace", a.place, "error", err)
+	}
+}
