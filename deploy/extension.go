@@ -229,7 +229,7 @@ var resourceOf = map[string]schema.GroupResource{
 	"ServiceAccount": {Resource: "serviceaccounts"}, "ConfigMap": {Resource: "configmaps"}, "Secret": {Resource: "secrets"}, "Service": {Resource: "services"},
 	"Deployment": {Group: "apps", Resource: "deployments"}, "Role": {Group: "rbac.authorization.k8s.io", Resource: "roles"},
 	"RoleBinding": {Group: "rbac.authorization.k8s.io", Resource: "rolebindings"}, "PodDisruptionBudget": {Group: "policy", Resource: "poddisruptionbudgets"},
-	"NetworkPolicy": {Group: "networking.k8s.io", Resource: "networkpolicies"},
+	"Lease": {Group: "coordination.k8s.io", Resource: "leases"}, "NetworkPolicy": {Group: "networking.k8s.io", Resource: "networkpolicies"},
 }
 
 // rights are the installer's in one namespace: the kinds that the chart makes

@@ -83,7 +83,8 @@ func mlInstallable() *installable {
 func (o MLOptions) parts() (owners, made []rbac.Explained, err error) {
 	all, err := ML(o)
 	for _, e := range all {
-		if _, data := e.Object.(*corev1.ConfigMap); data || e.Object.GetNamespace() == "" {
+		_, data := e.Object.(*corev1.ConfigMap)
+		if name := e.Object.GetName(); e.Object.GetNamespace() == "" || data && (name == mlConfig || name == mlext.KeysConfigMap) {
 			owners = append(owners, e)
 		} else {
 			made = append(made, e)

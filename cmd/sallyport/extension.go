@@ -22,7 +22,7 @@ var extensionColumns = []output.Column{{Heading: "Name", Path: "name"}, {Heading
 
 func (a *app) k8sExtension() *cobra.Command {
 	return a.noun("k8s-extension", "Manage extensions of clusters, such as Azure ML's.",
-		a.extensionCreate(), a.extensionUpdate(), a.extensionShow(), a.extensionList(), a.extensionDelete(), a.extensionWait())
+		a.extensionCreate(), a.extensionUpdate(), a.extensionShow(), a.extensionList(), a.extensionDelete(), a.extensionWait(), a.extensionAccept(), a.extensionWithdraw())
 }
 
 // extensionOn is which extension of which cluster, as az names it.
@@ -171,8 +171,8 @@ func (a *app) extensionCreate() *cobra.Command {
 	var typ, scope, release, target string
 	return a.command(spec{
 		use: "create", short: "Create a cluster extension: it is installed, and the command ends when it is.",
-		long: `Create an extension of a cluster. The cluster's installer puts it there; without
-one the answer names the command by which the cluster's owner installs it by hand.
+		long: `Create an extension of a cluster. The cluster's installer puts it there, if the
+cluster's owner has accepted its type; otherwise the answer names the command for that.
 Settings that have no effect here are kept and warned of.`,
 		example: `sallyport k8s-extension create -g myResourceGroup --cluster-name myCluster --cluster-type managedClusters --name azureml --extension-type Microsoft.AzureML.Kubernetes --scope cluster --config enableTraining=True enableInference=True inferenceRouterServiceType=loadBalancer allowInsecureConnections=True`,
 		flags: func(f *flags) {

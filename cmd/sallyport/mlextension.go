@@ -52,12 +52,7 @@ with which the ML service signs newer ones, as any workspace's credential shows 
 			if o.Router, err = router.options(); err != nil {
 				return nil, err
 			}
-			for _, v := range namespaces {
-				o.Namespaces = append(o.Namespaces, commas(v)...)
-			}
-			if len(o.Namespaces) == 0 {
-				o.Namespaces = []string{"default"}
-			}
+			o.Namespaces = someNamespaces(namespaces, "default")
 			id, err := a.clusterID(ctx, n.group, cluster)
 			if err != nil {
 				return nil, err
@@ -66,27 +61,14 @@ with which the ML service signs newer ones, as any workspace's credential shows 
 			if err != nil {
 				return nil, err
 			}
-			c, err := a.session()
-			if err != nil {
+			if err := a.mlBelieves(ctx, id, workspace, &o); err != nil {
 				return nil, err
 			}
-			registered, err := c.Cluster(ctx, id)
-			if err != nil {
-				return nil, err
-			}
-			o.Audience = wire.Audience(c.Server(), registered.Properties.ResourceUID)
-			if o.MLKey, err = mlKey(ctx, c, workspace); err != nil {
-				return nil, err
-			}
-			if o.Issuer, o.Keys, err = a.authorityKeys(ctx); err != nil {
-				return nil, err
-			}
-			o.Tenant = a.context.Tenant
 			objects, err := deploy.ML(o)
 			if err != nil {
 				return nil, err
 			}
-			text, err := deploy.YAML(fmt.Sprintf("The ML extension of %s, for workspaces of %s.\nIt believes tokens for %s.", cluster, c.Server(), o.Audience), objects)
+			text, err := deploy.YAML(fmt.Sprintf("The ML extension of %s, for workspaces of %s.\nIt believes tokens for %s.", cluster, a.arm.Server(), o.Audience), objects)
 			if err != nil {
 				return nil, err
 			}
@@ -95,6 +77,38 @@ with which the ML service signs newer ones, as any workspace's credential shows 
 			return nil, err
 		},
 	})
+}
+
+// someNamespaces are those of a flag, or the one that it stands for.
+func someNamespaces(given []string, none string) []string {
+	var all []string
+	for _, v := range given {
+		all = append(all, commas(v)...)
+	}
+	if len(all) == 0 {
+		all = []string{none}
+	}
+	return all
+}
+
+// mlBelieves fills in whom the extension on a cluster believes. Any workspace
+// shows the ML service's key.
+func (a *app) mlBelieves(ctx context.Context, cluster, workspace string, o *deploy.MLOptions) error {
+	c, err := a.session()
+	if err != nil {
+		return err
+	}
+	registered, err := c.Cluster(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	o.Audience = wire.Audience(c.Server(), registered.Properties.ResourceUID)
+	if o.MLKey, err = mlKey(ctx, c, workspace); err != nil {
+		return err
+	}
+	o.Tenant = a.context.Tenant
+	o.Issuer, o.Keys, err = a.authorityKeys(ctx)
+	return err
 }
 
 // mlKey is the ML service's public key, as PEM: what every workspace's own

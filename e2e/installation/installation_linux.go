@@ -22,14 +22,28 @@ import (
 	"github.com/sallyport/sallyport/internal/devcluster"
 )
 
-// Build makes the four binaries in dir, as a release does.
+// Build makes the binaries in dir, as a release does.
 func Build(ctx context.Context, dir string) error {
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return fmt.Errorf("find the module: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "./cmd/sallyport", "./cmd/sallyportd", "./cmd/sallyport-agent", "./cmd/sallyport-ml")
-	cmd.Dir = strings.TrimSpace(string(root))
+	return build(ctx, strings.TrimSpace(string(root)), dir+string(filepath.Separator), "./cmd/sallyport", "./cmd/sallyportd", "./cmd/sallyport-agent", "./cmd/sallyport-ml")
+}
+
+// BuildInstaller makes the installer in dir: a module of its own, for those
+// stories that install something.
+func BuildInstaller(ctx context.Context, dir string) error {
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("find the module: %w", err)
+	}
+	return build(ctx, filepath.Join(strings.TrimSpace(string(root)), "installer"), filepath.Join(dir, "sallyport-installer"), ".")
+}
+
+func build(ctx context.Context, source, out string, packages ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", out}, packages...)...)
+	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build Sallyport: %w\n%s", err, out)

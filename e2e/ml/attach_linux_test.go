@@ -49,10 +49,12 @@ func (m *ml) jobFile() string {
 	return file
 }
 
-// install applies the extension's manifest with the owner's rights.
+// install has the extension installed by the cluster's installer: refused, with
+// what the owner types, until they have accepted it.
 func (m *ml) install(namespace string) {
 	m.t.Helper()
-	manifest := m.cli(m.in("trainer", "ml", "extension", "manifest", "--cluster-name", m.Name, "--namespace", namespace, "--image", mlImage)...)
-	m.must(m.Cluster.Apply(m.t.Context(), manifest))
-	m.kubectl("rollout", "status", "-n", wire.Namespace, "deployment/sallyport-ml-gateway", "deployment/sallyport-ml-operator", "--timeout=90s")
+	create := m.on("k8s-extension", "create", "-n", "azureml", "--extension-type", mlExtension, "--config", "enableTraining=True", "-o", "none")
+	m.refused("sallyport k8s-extension accept -g "+m.GroupName()+" --cluster-name "+m.Name, create...)
+	m.accept(mlExtension, "--namespace", namespace, "--image", mlImage)
+	m.cli(create...)
 }

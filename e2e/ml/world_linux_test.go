@@ -21,9 +21,12 @@ const (
 	mlVersion  = "2024-04-01"
 	mlImage    = "dev.sallyport.test/sallyport-ml:1"
 	trainImage = "dev.sallyport.test/train:1"
-	workspaces = "Microsoft.MachineLearningServices/workspaces"
-	mlworkload = workspaces + "/mlworkload"
-	prober     = "Contoso.Prober/probers/prober" // what a workspace has in the cluster, and no more
+
+	installerImage = "dev.sallyport.test/sallyport-installer:1"
+	agentImage     = "dev.sallyport.test/sallyport-agent:1" // the probe's
+	workspaces     = "Microsoft.MachineLearningServices/workspaces"
+	mlworkload     = workspaces + "/mlworkload"
+	prober         = "Contoso.Prober/probers/prober" // what a workspace has in the cluster, and no more
 )
 
 const proberYAML = `
@@ -90,11 +93,11 @@ func start(t *testing.T) *ml {
 		bin := os.Getenv("SALLYPORT_E2E_BIN")
 		if bin == "" {
 			bin = filepath.Join(dir, "bin")
-			if err := errors.Join(os.Mkdir(bin, 0o700), installation.Build(t.Context(), bin)); err != nil {
+			if err := errors.Join(os.Mkdir(bin, 0o700), installation.Build(t.Context(), bin), installation.BuildInstaller(t.Context(), bin)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		in, err := installation.New(installation.Config{Bin: bin, Dir: dir, Cluster: kube})
+		in, err := installation.New(installation.Config{Bin: bin, Dir: dir, Cluster: kube, Host: kube.HostAddress().String()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,6 +123,7 @@ func (m *ml) connect() {
 	m.must(m.Connect(ctx, "private", "--role-file", m.Path("prober.yaml"), "--outlives-revocation"))
 	m.must(m.StartAgents(ctx, installation.Agents{}))
 	m.image(mlImage, m.Program("sallyport-ml"))
+	m.image(installerImage, m.Program("sallyport-installer"))
 	m.image(trainImage, m.build("../../examples/train"))
 }
 
