@@ -20,7 +20,7 @@ type State struct {
 	// Installer says that the cluster's installer has something to do, so that
 	// the reconciler lets it run.
 	Installer bool
-	Bindings []trust.Binding
+	Bindings  []trust.Binding
 }
 
 // Floor is the newest (epoch, revision) that an agent knows of. Nothing older
