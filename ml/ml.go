@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/sallyport/sallyport/bucket"
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/internal/seal"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -40,7 +41,10 @@ type Config struct {
 	// every audience.
 	Gateway string
 	Key     *ecdsa.PrivateKey // P-256: ml's own, the proof with which it is its workspaces
-	Seal    *seal.Sealer      // of endpoints' keys
+	Seal    *seal.Sealer      // of endpoints' keys and registries' credentials
+	// Storage is where workspaces keep what is theirs. nil: nowhere.
+	Storage   *bucket.Bucket
+	Retention time.Duration // of what a job left, after its end; 0: for ever
 
 	Now func() time.Time // default: time.Now
 	Log *slog.Logger     // default: slog.Default()

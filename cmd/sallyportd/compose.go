@@ -22,6 +22,8 @@ import (
 	"github.com/sallyport/sallyport/audit"
 	"github.com/sallyport/sallyport/authn"
 	"github.com/sallyport/sallyport/authority"
+	"github.com/sallyport/sallyport/bucket"
+	"github.com/sallyport/sallyport/bucket/folder"
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/control"
 	"github.com/sallyport/sallyport/gateway"
@@ -92,7 +94,9 @@ type server struct {
 	authority     *authority.Authority
 	control       *control.Control
 	operations    *operation.Runner
-	ml            *ml.ML // nil in a process that does not play it
+	ml            *ml.ML         // nil in a process that does not play it
+	bucket        *bucket.Bucket // nil: workspaces have no store
+	folder        *folder.Store  // nil: it is not served here
 	sink          *audit.File
 	records       *audit.Log
 	gateway       *gateway.Gateway
@@ -229,6 +233,9 @@ func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer str
 	}
 	handlers, providers := map[string]operation.Handler{}, []control.Provider(nil)
 	if s.plays("ml") {
+		if err := s.composeStorage(ctx, keys); err != nil {
+			return err
+		}
 		if s.ml, err = s.composeML(ctx, keys); err != nil {
 			return err
 		}
@@ -263,5 +270,5 @@ func (s *server) composeML(ctx context.Context, keys sharedKeys) (*ml.ML, error)
 		return nil, err
 	}
 	return ml.New(ml.Config{Store: s.store, Base: s.ExternalURL, Gateway: s.GatewayURL, Trust: client.ServerTrust{CA: string(s.serverCA)}, Tenant: s.installation.TenantID,
-		Key: key, Seal: s.sealer, Now: time.Now, Log: s.log})
+		Storage: s.bucket, Retention: time.Duration(s.Storage.Retention), Key: key, Seal: s.sealer, Now: time.Now, Log: s.log})
 }

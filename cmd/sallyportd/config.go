@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -56,6 +57,7 @@ type Config struct {
 	TLS     TLSConfig     `json:"tls"`
 	Peers   PeersConfig   `json:"peers"`
 	Store   StoreConfig   `json:"store"`
+	Storage StorageConfig `json:"storage"`
 	Audit   AuditConfig   `json:"audit"`
 	Metrics MetricsConfig `json:"metrics"`
 	Log     LogConfig     `json:"log"`
@@ -236,7 +238,7 @@ func (c *Config) complete() error {
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		return fmt.Errorf("tls.certFile and tls.keyFile go together")
 	}
-	if err := c.completeSeal(); err != nil {
+	if err := errors.Join(c.completeSeal(), c.Storage.complete(c)); err != nil {
 		return err
 	}
 	if c.DrainTimeout == 0 {

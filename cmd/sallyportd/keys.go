@@ -25,6 +25,7 @@ const (
 	keyGatewaysCA = "gateways-ca"
 	keyMandate    = "mandate"
 	keyML         = "ml"
+	keyStorage    = "storage"
 )
 
 // sharedKeys loads shared keys, making them at first start.

@@ -44,6 +44,9 @@ func (s *server) ownCertificate(ctx context.Context, keys sharedKeys) error {
 	if gateway, err := pki.HostLeaf(s.GatewayURL, 0); err == nil && s.plays("gateway") && gateway.CommonName != leaf.CommonName {
 		leaf.DNS, leaf.IPs = append(leaf.DNS, gateway.DNS...), append(leaf.IPs, gateway.IPs...)
 	}
+	if storage, err := pki.HostLeaf(s.Storage.URL, 0); err == nil && s.Storage.Folder != "" && storage.CommonName != leaf.CommonName {
+		leaf.DNS, leaf.IPs = append(leaf.DNS, storage.DNS...), append(leaf.IPs, storage.IPs...)
+	}
 	s.certificate, err = pki.FromCA(s.serverTLS, leaf, s.log)
 	return err
 }

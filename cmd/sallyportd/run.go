@@ -119,6 +119,10 @@ func (s *server) open(ctx, opened context.Context, doors *crew) error {
 	conf := pki.Server(s.certificate, []string{"h2", "http/1.1", tunnel.ALPN}, s.agentRoots, tunnel.ALPN)
 	doors.start(opened, "listener", serving(public, tls.NewListener(listener, conf)))
 	s.log.InfoContext(ctx, "listening", "url", s.ExternalURL, "address", listener.Addr().String(), "roles", s.Roles, "replica", s.replica)
+	if err := s.serveStorage(ctx, opened, doors); err != nil {
+		return err
+	}
+	s.checkStorage(ctx)
 	if s.Metrics.Listen == "" {
 		return nil
 	}
