@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/store"
 	"github.com/sallyport/sallyport/trust"
@@ -101,23 +99,11 @@ func (k *call) putEnvironment() (*arm.Answer, error) {
 	}
 	r := k.record(old, b)
 	r.State = arm.Succeeded
-	ops := []store.Op{write(r)}
-	parent, err := store.Get[store.Provided](k.ctx, k.Store, store.ProvidedKey(container.String()))
-	if err != nil && trust.KindOf(err) != trust.NotFound {
+	ops, err := k.containerOf(container, environments)
+	if err != nil {
 		return nil, err
 	}
-	if parent.Value.Parent != k.workspace.Created { // none, or one of an earlier workspace
-		made := store.Provided{ID: container.String(), Type: Namespace + "/" + Tracked + "/" + environments, UID: uuid.NewString(), Parent: k.workspace.Created,
-			Properties: json.RawMessage(`{"isArchived":false}`), State: arm.Succeeded, Stamp: store.Stamp{}.Touched(&k.Caller, k.Now())}
-		if parent.Revision == 0 {
-			ops = append(ops, store.Create(made))
-		} else {
-			ops = append(ops, store.Update(made, parent.Revision))
-		}
-	} else {
-		ops = append(ops, store.Guard(parent.Value.Key(), parent.Revision))
-	}
-	if err := k.commit(ops...); err != nil {
+	if err := k.commit(append(ops, write(r))...); err != nil {
 		return nil, err
 	}
 	return k.shown(status, &store.Item[store.Provided]{Value: r})
@@ -184,7 +170,7 @@ func (k *call) showContainer(r *store.Provided, set map[string]any) error {
 	return nil
 }
 
-// removeContainer removes an environment with all its versions.
+// removeContainer removes an asset with all its versions.
 func (k *call) removeContainer() (*arm.Answer, error) {
 	all, revision, err := store.List[store.Provided](k.ctx, k.Store, store.ProvidedKey(k.ID.String()))
 	if err != nil {
@@ -204,7 +190,7 @@ func (k *call) removeContainer() (*arm.Answer, error) {
 	return &arm.Answer{Status: http.StatusOK}, nil
 }
 
-func (k *call) removeEnvironment() (*arm.Answer, error) {
+func (k *call) removeVersion() (*arm.Answer, error) {
 	item, err := k.find()
 	if trust.KindOf(err) == trust.NotFound {
 		return &arm.Answer{Status: http.StatusNoContent}, nil

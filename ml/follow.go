@@ -29,8 +29,16 @@ const (
 // runs there goes on, and nothing is known of it.
 func (m *ML) follow(ctx context.Context, op *store.Operation, progress func(string)) error {
 	wait, silent, said := retryFirst, time.Time{}, ""
+	if t, err := m.target(ctx, op); err == nil {
+		if p, err := readJob(&t.resource.Value); err == nil {
+			defer m.attend(ctx, t.workspace.Value.ID, p.Cluster)()
+		}
+	}
 	for {
 		done, err := m.step(ctx, op)
+		if done && err == nil {
+			m.keepLogs(ctx, op, progress)
+		}
 		if done || ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
 			return err
 		}

@@ -1,6 +1,7 @@
 package ml
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -80,6 +81,8 @@ type jobPrivate struct {
 	Told      bool // the extension has it
 	Cancel    bool // its end was asked for
 	Status    wire.Status
+	Reads     map[string]place  `json:",omitempty"` // by a mount's name
+	Writes    map[string]string `json:",omitempty"` // types of outputs, by name
 }
 
 func readJob(r *store.Provided) (jobPrivate, error) {
@@ -205,7 +208,7 @@ func (k *call) readJob(b *body) (p jobPrivate, err error) {
 		return p, err
 	}
 	p.ComputeID, p.Cluster, p.Job.Compute = compute.ID, private.Cluster, compute.UID
-	p.Job.Command, p.Job.Nodes = j.Command, 1
+	p.Job.Nodes = 1
 	if p.Job.Environment, err = environmentVariables(j.EnvironmentVariables); err != nil {
 		return p, err
 	}
@@ -217,6 +220,9 @@ func (k *call) readJob(b *body) (p jobPrivate, err error) {
 		p.Job.Timeout = int64(d / time.Second)
 	}
 	if err := jobResources(&j, &p.Job); err != nil {
+		return p, err
+	}
+	if err := k.jobData(&j, &p); err != nil {
 		return p, err
 	}
 	return p, jobDistribution(&j, &p.Job)
@@ -257,7 +263,6 @@ func refuse(j *jobBody) error {
 	not := func(property, format string, args ...any) error {
 		return arm.BadParameter("properties."+property, format, args...)
 	}
-	const store = "there is no store configured for it; mark a volume claim in the compute's namespace with the label ml.azure.com/pvc=true and the annotation ml.azure.com/mountpath, and jobs find it mounted"
 	switch {
 	case trust.Fold(j.JobType) != "command":
 		return not("jobType", "'%.40s' is not supported; jobs of type Command are run", j.JobType)
@@ -265,12 +270,6 @@ func refuse(j *jobBody) error {
 		return not("command", "it is empty")
 	case len(j.Command) > 64<<10:
 		return not("command", "it has more than 65,536 bytes")
-	case j.CodeID != "":
-		return not("codeId", "code cannot be mounted: "+store)
-	case len(j.Inputs) > 0:
-		return not("inputs", "inputs cannot be mounted: "+store)
-	case len(j.Outputs) > 0:
-		return not("outputs", "outputs cannot be kept: "+store)
 	case given(j.QueueSettings):
 		return not("queueSettings", "queues are not supported")
 	case len(j.Services) > 0:
@@ -379,6 +378,9 @@ func showJob(r *store.Provided, set map[string]any) error {
 		delete(more, "statusCommand")
 		put("statusCommand", hint(r.Problem))
 	}
+	for name, value := range p.Status.Metrics {
+		put("metrics."+name, strconv.FormatFloat(value, 'g', -1, 64))
+	}
 	for _, n := range p.Status.Nodes {
 		at := "node-" + strconv.Itoa(n.Index)
 		put(at+".host", n.Host)
@@ -471,16 +473,20 @@ func (k *call) jobLogs() (*arm.Answer, error) {
 	if !p.Told {
 		return &arm.Answer{Status: http.StatusOK, Body: map[string]any{"files": []wire.LogFile{}, "status": item.Value.State}}, nil
 	}
+	if b.File == "" {
+		files, err := k.listLogs(&p)
+		if err != nil {
+			return nil, err
+		}
+		body := map[string]any{"files": files, "status": item.Value.State}
+		if k.Storage != nil {
+			body["trust"] = k.Storage.CA
+		}
+		return &arm.Answer{Status: http.StatusOK, Body: body}, nil
+	}
 	e, err := k.reach(k.ctx, &k.workspace, p.Cluster)
 	if err != nil {
 		return nil, err
-	}
-	if b.File == "" {
-		var files []wire.LogFile
-		if err := e.call(k.ctx, http.MethodGet, "/jobs/"+p.Job.UID+"/logs", nil, &files); err != nil {
-			return nil, err
-		}
-		return &arm.Answer{Status: http.StatusOK, Body: map[string]any{"files": files, "status": item.Value.State}}, nil
 	}
 	if !logFile.MatchString(b.File) {
 		return nil, arm.BadParameter("file", "'%.60s' does not read node-0/attempt-0", b.File)
@@ -491,6 +497,35 @@ func (k *call) jobLogs() (*arm.Answer, error) {
 		return nil, err
 	}
 	return &arm.Answer{Status: http.StatusOK, Body: part}, nil
+}
+
+// listLogs are the logs that the cluster has, and those that the workspace's
+// store has: either may have lost what the other one keeps.
+func (k *call) listLogs(p *jobPrivate) ([]wire.LogFile, error) {
+	kept, err := k.keptLogs(k.ctx, &k.workspace.Value, p)
+	if err != nil {
+		return nil, err
+	}
+	files := []wire.LogFile{}
+	e, err := k.reach(k.ctx, &k.workspace, p.Cluster)
+	if err == nil {
+		err = e.call(k.ctx, http.MethodGet, "/jobs/"+p.Job.UID+"/logs", nil, &files)
+	}
+	if err != nil && len(kept) == 0 {
+		return nil, err
+	}
+	for _, f := range kept {
+		i := slices.IndexFunc(files, func(o wire.LogFile) bool { return o.Name == f.Name })
+		if i < 0 {
+			files = append(files, f)
+		} else if files[i].Done {
+			files[i].URL = f.URL
+		}
+	}
+	slices.SortFunc(files, func(a, b wire.LogFile) int {
+		return cmp.Or(len(a.Name)-len(b.Name), strings.Compare(a.Name, b.Name))
+	})
+	return files, nil
 }
 
 var logFile = regexp.MustCompile(`^node-\d{1,6}/attempt-\d{1,6}$`)

@@ -225,9 +225,7 @@ func TestWhatIsNotDoneIsRefusedByName(t *testing.T) {
 	for target, body := range map[string]map[string]any{
 		"properties.jobType":                              props("jobType", "Sweep"),
 		"properties.command":                              command("command", " "),
-		"properties.codeId":                               command("codeId", "x"),
-		"properties.inputs":                               command("inputs", map[string]any{"a": map[string]any{}}),
-		"properties.outputs":                              command("outputs", map[string]any{"a": map[string]any{}}),
+		"properties.inputs.a":                             command("inputs", map[string]any{"a": map[string]any{"jobInputType": "mltable", "uri": "x"}}),
 		"properties.queueSettings":                        command("queueSettings", map[string]any{"jobTier": "Spot"}),
 		"properties.identity":                             command("identity", map[string]any{"identityType": "Managed"}),
 		"properties.environmentId":                        command("environmentId", workspace+"/environments/train/versions/2"),
@@ -244,6 +242,14 @@ func TestWhatIsNotDoneIsRefusedByName(t *testing.T) {
 		var e *trust.Error
 		if r := w.call("PUT", job, body); !errors.As(r.err, &e) || e.Kind != trust.Invalid || e.Target != target {
 			t.Errorf("%s: %v", target, r.err)
+		}
+	}
+	for _, more := range []map[string]any{
+		command("codeId", workspace+"/codes/c/versions/1"), command("inputs", map[string]any{"a": map[string]any{"jobInputType": "uri_file", "uri": "x"}}),
+		command("outputs", map[string]any{"a": map[string]any{"jobOutputType": "uri_folder"}}),
+	} {
+		if r := w.call("PUT", job, more); r.code() != "WorkspaceStorageNotConfigured" || !strings.Contains(r.err.Error(), "volume claim") {
+			t.Errorf("without a store: %v", r.err)
 		}
 	}
 	if r := w.call("PUT", job, command("computeId", workspace+"/computes/none")); r.code() != "ComputeNotFound" {

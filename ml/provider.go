@@ -46,7 +46,13 @@ func Types() []arm.ProvidedType {
 		t(computes, "GET PUT DELETE"),
 		t(environments, "GET PUT DELETE"),
 		t(environments+"/"+versions, "GET PUT DELETE"),
-		t(jobs, "GET PUT DELETE", "cancel", "getLogs"),
+		t(jobs, "GET PUT DELETE", "cancel", "getLogs", "getFiles"),
+		t(codes, "GET PUT DELETE"),
+		t(codes+"/"+versions, "GET PUT DELETE", "startPendingUpload", "getFiles"),
+		t(data, "GET PUT DELETE"),
+		t(data+"/"+versions, "GET PUT DELETE", "startPendingUpload", "getFiles"),
+		t(models, "GET PUT DELETE"),
+		t(models+"/"+versions, "GET PUT DELETE", "startPendingUpload", "getFiles"),
 		t(endpoints, "GET PUT PATCH DELETE", "listKeys", "regenerateKeys", "token"),
 		t(deployments, "GET PUT PATCH DELETE", "getLogs"),
 		t(skus, "GET"),
@@ -98,8 +104,18 @@ func (m *ML) Serve(ctx context.Context, c *arm.Call) (*arm.Answer, error) {
 var handlers = map[string]func(*call) (*arm.Answer, error){
 	"PUT computes": (*call).putCompute, "DELETE computes": (*call).removeCompute,
 	"PUT jobs": (*call).putJob, "DELETE jobs": (*call).deleteJob, "POST jobs cancel": (*call).cancelJob, "POST jobs getLogs": (*call).jobLogs,
+	"POST jobs getFiles": (*call).getFiles,
+	"PUT codes":          (*call).putContainer, "DELETE codes": (*call).removeContainer,
+	"PUT codes/versions": (*call).putAsset, "DELETE codes/versions": (*call).removeVersion,
+	"POST codes/versions startPendingUpload": (*call).startUpload, "POST codes/versions getFiles": (*call).getFiles,
+	"PUT data": (*call).putContainer, "DELETE data": (*call).removeContainer,
+	"PUT data/versions": (*call).putAsset, "DELETE data/versions": (*call).removeVersion,
+	"POST data/versions startPendingUpload": (*call).startUpload, "POST data/versions getFiles": (*call).getFiles,
+	"PUT models": (*call).putContainer, "DELETE models": (*call).removeContainer,
+	"PUT models/versions": (*call).putAsset, "DELETE models/versions": (*call).removeVersion,
+	"POST models/versions startPendingUpload": (*call).startUpload, "POST models/versions getFiles": (*call).getFiles,
 	"PUT environments": (*call).putContainer, "DELETE environments": (*call).removeContainer,
-	"PUT environments/versions": (*call).putEnvironment, "DELETE environments/versions": (*call).removeEnvironment,
+	"PUT environments/versions": (*call).putEnvironment, "DELETE environments/versions": (*call).removeVersion,
 	"PUT onlineendpoints": (*call).putEndpoint, "PATCH onlineendpoints": (*call).putEndpoint, "DELETE onlineendpoints": (*call).deleteEndpoint,
 	"POST onlineendpoints listKeys": (*call).listKeys, "POST onlineendpoints regenerateKeys": (*call).regenerateKeys, "POST onlineendpoints token": (*call).token,
 	"PUT onlineendpoints/deployments": (*call).putDeployment, "PATCH onlineendpoints/deployments": (*call).putDeployment,
@@ -289,7 +305,7 @@ func (k *call) shape(r *store.Provided) (*shape, error) {
 		err = showCompute(r, set)
 	case k.is(jobs):
 		err = showJob(r, set)
-	case k.is(environments):
+	case k.is(environments), k.is(codes), k.is(data), k.is(models):
 		err = k.showContainer(r, set)
 	case k.is(endpoints):
 		err = k.showEndpoint(r, s, set)

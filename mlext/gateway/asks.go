@@ -186,7 +186,7 @@ func (g *Gateway) routeAsks(mux *http.ServeMux, on func(string, func(*call) (any
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), wire.MaxWait*time.Second)
 		defer cancel()
-		ask.Job, ask.Deployment, ask.Node, ask.Pod = p.job, p.deployment, p.node, p.pod.Name
+		ask.Job, ask.Deployment, ask.Resource, ask.Node, ask.Pod = p.job, p.deployment, p.resource, p.node, p.pod.Name
 		return g.asks.ask(ctx, p.owner, *ask)
 	})
 	pod("GET "+at+"/pods/ended", func(r *http.Request, p *podCaller) (any, error) { return g.programEnded(r, p.pod) })
@@ -197,6 +197,7 @@ type podCaller struct {
 	pod             *corev1.Pod
 	owner           mlext.Owner
 	job, deployment string // uid
+	resource        string
 	node            int
 	mounts          []string
 }
@@ -257,7 +258,7 @@ func (g *Gateway) whose(ctx context.Context, pod *corev1.Pod, refused error) (*p
 		if err != nil {
 			return nil, err
 		}
-		p.owner, namespace, mounts = t.Spec.Owner, t.Spec.Namespace, t.Spec.Job.Mounts
+		p.owner, namespace, mounts, p.resource = t.Spec.Owner, t.Spec.Namespace, t.Spec.Job.Mounts, "jobs/"+t.Spec.Job.Name
 		if p.node, err = strconv.Atoi(pod.Annotations[batchv1.JobCompletionIndexAnnotation]); err != nil {
 			return nil, refused
 		}
@@ -270,7 +271,15 @@ func (g *Gateway) whose(ctx context.Context, pod *corev1.Pod, refused error) (*p
 		if err != nil {
 			return nil, err
 		}
+		if u, err = g.Dynamic.Resource(mlext.OnlineEndpoints).Namespace(wire.Namespace).Get(ctx, mlext.EndpointName(d.Spec.Deployment.Endpoint), metav1.GetOptions{}); err != nil {
+			return nil, orRefused(err, refused)
+		}
+		e, err := mlext.FromObject[mlext.OnlineEndpoint](u)
+		if err != nil {
+			return nil, err
+		}
 		p.owner, namespace, mounts = d.Spec.Owner, d.Spec.Namespace, d.Spec.Deployment.Mounts
+		p.resource = "onlineEndpoints/" + e.Spec.Endpoint.Name + "/deployments/" + d.Spec.Deployment.Name
 	default:
 		return nil, refused
 	}

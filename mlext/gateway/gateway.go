@@ -62,6 +62,7 @@ func New(ctx context.Context, c Config) (*Gateway, error) {
 	if g.logs, err = newCollector(c.Logs, c.Kube, c.Namespaces, c.Now, c.Log); err != nil {
 		return nil, err
 	}
+	g.logs.keep = g.keepLog
 	return g, g.keys.load(ctx)
 }
 

@@ -51,6 +51,9 @@ type collector struct {
 	log        *slog.Logger
 	written    *waker // by file
 	changed    *waker // by uid of a pod
+	// keep puts a log that is whole into its workspace's store, however long that
+	// takes. nil: there is none.
+	keep func(ctx context.Context, pod *corev1.Pod, file string) error
 
 	mu        sync.Mutex // guards what follows, and the making of files
 	following map[string]context.CancelFunc
@@ -61,6 +64,7 @@ type collector struct {
 type about struct {
 	Pod, Host string
 	Done      bool
+	Kept      bool // in the workspace's store
 }
 
 func newCollector(c LogConfig, kube kubernetes.Interface, namespaces []string, now func() time.Time, log *slog.Logger) (*collector, error) {
@@ -130,7 +134,7 @@ func (c *collector) see(ctx context.Context, o any) {
 		c.log.ErrorContext(ctx, "log file not made", "pod", pod.Name, "error", err)
 		return
 	}
-	if known.Done {
+	if known.Done && (known.Kept || c.keep == nil) {
 		return
 	}
 	worker, cancel := context.WithCancel(ctx)
@@ -209,15 +213,23 @@ func (c *collector) follow(ctx context.Context, pod *corev1.Pod, file string) {
 	if ctx.Err() != nil {
 		return
 	}
+	c.note(ctx, file, func(a *about) { a.Done = true })
+	c.written.wake(file)
+	if c.keep != nil && c.keep(ctx, pod, file) == nil {
+		c.note(ctx, file, func(a *about) { a.Kept = true })
+	}
+}
+
+// note changes what is known of a log file.
+func (c *collector) note(ctx context.Context, file string, change func(*about)) {
 	a, err := readAbout(file)
 	if err == nil {
-		a.Done = true
+		change(&a)
 		err = writeAbout(file, a)
 	}
 	if err != nil {
 		c.log.WarnContext(ctx, "log's end not noted", "file", file, "error", err)
 	}
-	c.written.wake(file)
 }
 
 func ended(pod *corev1.Pod) bool {
@@ -305,7 +317,7 @@ func (c *collector) list(uid string) ([]wire.LogFile, error) {
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, wire.LogFile{Name: node.Name() + "/" + a.Name(), Size: info.Size(), Host: known.Host, Done: known.Done})
+			all = append(all, wire.LogFile{Name: node.Name() + "/" + a.Name(), Size: info.Size(), Host: known.Host, Done: known.Done, Kept: known.Kept})
 		}
 	}
 	slices.SortFunc(all, func(a, b wire.LogFile) int { return byNumbers(a.Name, b.Name) })

@@ -16,6 +16,9 @@ const (
 	PodAudience = "sallyport-ml"
 	// MaxFiles of one ask, and of one answer.
 	MaxFiles = 500
+	// LogsMount is where the extension's gateway itself keeps a job's logs; no pod
+	// has a mount of this name.
+	LogsMount = "logs"
 )
 
 // Ways of a mount.
@@ -40,6 +43,7 @@ type Ask struct {
 	// Whose pod it is. The gateway says so, whatever the pod sent.
 	Job        string `json:"job,omitempty"`        // uid
 	Deployment string `json:"deployment,omitempty"` // uid
+	Resource   string `json:"resource,omitempty"`   // its path below the workspace: "jobs/<name>", …
 	Node       int    `json:"node"`                 // of a job
 	Pod        string `json:"pod,omitempty"`        // name: new with each attempt
 

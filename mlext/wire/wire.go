@@ -181,6 +181,10 @@ type LogFile struct {
 	Size int64  `json:"size"` // bytes so far
 	Host string `json:"host,omitempty"`
 	Done bool   `json:"done"` // nothing more will come
+	// Kept tells that it is in the workspace's store, or never will be; URL, where
+	// the ML service says so, is signed to read it there.
+	Kept bool   `json:"kept,omitempty"`
+	URL  string `json:"url,omitempty"`
 }
 
 // LogPart is a piece of a log file.
