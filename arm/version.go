@@ -118,7 +118,13 @@ var Insights = Versions{Tenant: true, Known: strings.Fields("2015-04-01 2014-04-
 // extensions.
 var KubernetesConfiguration = Versions{Known: strings.Fields(`
 	2025-03-01 2024-11-01 2023-05-01 2022-11-01 2022-07-01 2022-03-01 2021-09-01
-	2024-11-01-preview 2022-04-02-preview 2022-01-15-preview 2022-01-01-preview 2021-11-01-preview 2021-05-01-preview 2020-07-01-preview`)}
+	2024-11-01-preview 2023-05-01-preview 2022-04-02-preview 2022-01-15-preview 2022-01-01-preview 2021-11-01-preview 2021-05-01-preview 2020-07-01-preview`)}
+
+// Kubernetes are the versions of Microsoft.Kubernetes, which is Azure Arc's.
+var Kubernetes = Versions{Known: strings.Fields(`
+	2024-01-01 2021-10-01 2021-03-01
+	2025-08-01-preview 2024-12-01-preview 2024-07-15-preview 2024-07-01-preview 2024-06-01-preview 2024-02-01-preview 2023-11-01-preview
+	2022-10-01-preview 2022-05-01-preview 2021-04-01-preview 2020-01-01-preview`)}
 
 // Sallyport are the versions of what only Sallyport has.
 var Sallyport = Versions{Known: []string{"2026-11-01"}}

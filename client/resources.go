@@ -15,6 +15,7 @@ const (
 	AuthorizationVersion    = "2022-04-01"
 	LocksVersion            = "2016-09-01"
 	ExtensionsVersion       = "2023-05-01"
+	ExtensionTypesVersion   = "2023-05-01-preview"
 	InsightsVersion         = "2015-04-01"
 	SallyportVersion        = "2026-11-01" // of what only Sallyport has
 )

@@ -79,6 +79,8 @@ func (c *Control) table() []*route {
 		c.connectionRoutes(),
 		c.bindingRoutes(),
 		c.extensionRoutes(),
+		c.extensionTypeRoutes(),
+		c.connectedRoutes(),
 		c.poolRoutes(),
 		c.clusterRoutes(),
 		c.userRoutes(),
@@ -196,7 +198,7 @@ func (rt *route) fits(path []string) (map[string]string, bool) {
 }
 
 // ours are the namespaces in which only the types of the route table exist.
-var ours = []string{"Microsoft.ContainerService", "Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features", "Microsoft.KubernetesConfiguration", "Sallyport.Access", "Sallyport.Identity"}
+var ours = []string{"Microsoft.ContainerService", "Microsoft.Resources", "Microsoft.Authorization", "Microsoft.Features", "Microsoft.Kubernetes", "Microsoft.KubernetesConfiguration", "Sallyport.Access", "Sallyport.Identity"}
 
 // reserved refuses the generic routes for namespaces that are ours.
 func (k *call) reserved() error {

@@ -22,7 +22,8 @@ var extensionColumns = []output.Column{{Heading: "Name", Path: "name"}, {Heading
 
 func (a *app) k8sExtension() *cobra.Command {
 	return a.noun("k8s-extension", "Manage extensions of clusters, such as Azure ML's.",
-		a.extensionCreate(), a.extensionUpdate(), a.extensionShow(), a.extensionList(), a.extensionDelete(), a.extensionWait(), a.extensionAccept(), a.extensionWithdraw())
+		a.extensionCreate(), a.extensionUpdate(), a.extensionShow(), a.extensionList(), a.extensionDelete(), a.extensionWait(),
+		a.extensionAccept(), a.extensionWithdraw(), a.extensionTypes())
 }
 
 // extensionOn is which extension of which cluster, as az names it.
