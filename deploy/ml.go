@@ -31,6 +31,7 @@ type MLOptions struct {
 	Number                   int64  // of that key set
 	NodeSelector             map[string]string
 	NoWorkloads              bool // leave the Deployments out: they run elsewhere, with the same rights
+	NoTraining               bool // jobs are refused
 
 	Router *MLRouter // nil: online endpoints are not scored
 }
@@ -167,6 +168,7 @@ func mlRights(namespaces []string) []rbac.Explained {
 			may("It runs jobs and ends them.", "batch", []string{"jobs"}, append(slices.Clone(read), "create", "delete")),
 			may("It runs model servers, replaces and ends them.", "apps", []string{"deployments"}, append(slices.Clone(read), "create", "update", "delete")),
 			may("The nodes of a job find each other by name.", "", []string{"services"}, []string{"get", "create", "delete"}),
+			may("It tells whether the namespace is there.", "", []string{"namespaces"}, []string{"get"}, ns),
 			may("It sees how they are.", "", []string{"pods"}, read),
 			may("It says why one waits.", "", []string{"events"}, []string{"list"}),
 			may("It mounts the claims that the owner marked for jobs.", "", []string{"persistentvolumeclaims"}, []string{"list"}))
@@ -212,11 +214,13 @@ func mlKinds() []rbac.Explained {
 		}
 		return s
 	}
+	limits := quantities("cpu", "memory")
+	limits["properties"].(map[string]any)[wire.GPU] = map[string]any{"x-kubernetes-int-or-string": true, "nullable": true}
 	instance := map[string]any{"type": "object", "required": []any{"spec"}, "properties": map[string]any{"spec": map[string]any{
 		"type": "object", "required": []any{"resources"}, "properties": map[string]any{
 			"nodeSelector": map[string]any{"type": "object", "nullable": true, "additionalProperties": map[string]any{"type": "string"}},
 			"resources": map[string]any{"type": "object", "required": []any{"requests", "limits"}, "properties": map[string]any{
-				"requests": quantities("cpu", "memory"), "limits": quantities("cpu", "memory")}},
+				"requests": quantities("cpu", "memory"), "limits": limits}},
 		}}}}
 	return []rbac.Explained{
 		kind("A namespace that a workspace attached.", "ml.sallyport.dev", "computes", "compute", "Compute", "Namespaced", ours, false),
@@ -277,6 +281,9 @@ func (o MLOptions) mlDeployment(account string) rbac.Explained {
 	if part == "gateway" {
 		why = "The door. Its logs of jobs are lost with the pod unless they lie on a claim (--log-claim)."
 		c.Args = append(c.Args, "--listen=:8443", "--issuer="+o.Issuer, "--tenant="+o.Tenant, "--audience="+o.Audience, "--ml-key="+mlDir+"/"+mlKeyFile, "--log-dir="+mlLogs+"/logs")
+		if o.NoTraining {
+			c.Args = append(c.Args, "--training=false")
+		}
 		c.Ports = []corev1.ContainerPort{{Name: "https", ContainerPort: 8443}}
 		c.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromString("https"), Scheme: corev1.URISchemeHTTPS}},
 			PeriodSeconds: 2}
@@ -287,6 +294,11 @@ func (o MLOptions) mlDeployment(account string) rbac.Explained {
 		}
 		pod.Volumes = []corev1.Volume{{Name: "logs", VolumeSource: logs},
 			{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: mlConfig}}}}}
+	}
+	// Kubernetes gives a lost node five minutes; nobody reaches the cluster's jobs
+	// that long.
+	for _, taint := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+		pod.Tolerations = append(pod.Tolerations, corev1.Toleration{Key: taint, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr[int64](10)})
 	}
 	pod.Containers = []corev1.Container{c}
 	labels := with(mlLabels, "app.kubernetes.io/name", account)

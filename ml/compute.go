@@ -183,9 +183,9 @@ func instanceTypes(in map[string]instanceBody) (map[string]wire.InstanceType, er
 		t := wire.InstanceType{NodeSelector: in[name].NodeSelector}
 		for where, pair := range map[string]struct {
 			from map[string]*string
-			into *map[string]string
+			into *wire.Quantities
 		}{"requests": {in[name].Resources.Requests, &t.Resources.Requests}, "limits": {in[name].Resources.Limits, &t.Resources.Limits}} {
-			*pair.into = map[string]string{}
+			*pair.into = wire.Quantities{}
 			for resourceName, text := range pair.from {
 				if text == nil {
 					continue
@@ -206,6 +206,9 @@ func instanceTypes(in map[string]instanceBody) (map[string]wire.InstanceType, er
 
 // fits: cpu and memory have limits, and requests are within them.
 func fits(at string, r wire.Resources) error {
+	if _, ok := r.Requests[wire.GPU]; ok {
+		return arm.BadParameter(at+".resources.requests", "%s belongs to the limits only", wire.GPU)
+	}
 	for _, name := range []string{"cpu", "memory"} {
 		limit, ok := r.Limits[name]
 		if !ok {

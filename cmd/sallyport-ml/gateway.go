@@ -43,7 +43,7 @@ func runGateway(ctx context.Context, c *config, kube *clients, stderr io.Writer)
 		return fmt.Errorf("--ml-key: %w", err)
 	}
 	g, err := gateway.New(ctx, gateway.Config{
-		Issuer: c.issuer, Tenant: c.tenant, Audience: c.audience, RefreshKey: key, Namespaces: c.namespaces, Version: version(),
+		Issuer: c.issuer, Tenant: c.tenant, Audience: c.audience, RefreshKey: key, Namespaces: c.namespaces, NoTraining: !c.training, Version: version(),
 		Kube: kube.kube, Dynamic: kube.dynamic, Logs: gateway.LogConfig{Dir: c.logDir}, Now: time.Now, Log: log,
 	})
 	if err != nil {

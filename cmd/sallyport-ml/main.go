@@ -52,6 +52,7 @@ type config struct {
 
 	// The gateway's.
 	listen, issuer, tenant, audience, keyFile, logDir string
+	training                                          bool
 
 	router routerConfig
 	// The operator's.
@@ -112,6 +113,7 @@ func parseFlags(part string, args []string, stderr io.Writer) (*config, error) {
 		f.StringVar(&c.tenant, "tenant", "", "tenant `GUID` of workspaces")
 		f.StringVar(&c.audience, "audience", "", "this extension, as tokens name it")
 		f.StringVar(&c.keyFile, "ml-key", "", "PEM `file` with the public key of the ML service, which signs newer key sets")
+		f.BoolVar(&c.training, "training", true, "take jobs; without, what is served alone")
 		f.StringVar(&c.logDir, "log-dir", "/var/lib/sallyport-ml/logs", "`folder` for jobs' logs")
 	}
 	if part == "router" {

@@ -23,7 +23,7 @@ func (a *app) extensionManifest() *cobra.Command {
 	var n inWorkspace
 	var cluster, image, claim string
 	var namespaces []string
-	var noWorkloads bool
+	var noWorkloads, noTraining bool
 	var router mlRouter
 	return a.command(spec{
 		use: "manifest", short: "Print what the cluster's owner applies to have the ML extension.",
@@ -41,10 +41,11 @@ with which the ML service signs newer ones, as any workspace's credential shows 
 			f.text(&image, "image", "", "Image of the extension; see 'sallyport image save --program sallyport-ml'. Default: "+defaultMLImage()+".")
 			f.text(&claim, "log-claim", "", "PersistentVolumeClaim in namespace azureml for jobs' logs. Default: they are lost with the gateway's pod.")
 			router.flags(f)
+			f.flag(&noTraining, "no-training", "", "Refuse jobs: the cluster serves only.")
 			f.flag(&noWorkloads, "no-workloads", "", "Leave the Deployments out: they run elsewhere.")
 		},
 		run: func(ctx context.Context, _ []string) (any, error) {
-			o := deploy.MLOptions{Image: image, LogClaim: claim, NoWorkloads: noWorkloads, Number: time.Now().Unix()}
+			o := deploy.MLOptions{Image: image, LogClaim: claim, NoWorkloads: noWorkloads, NoTraining: noTraining, Number: time.Now().UnixMilli()}
 			if o.Image == "" {
 				o.Image = defaultMLImage()
 			}

@@ -33,6 +33,7 @@ type Config struct {
 	Audience   string           // of this cluster's extension, see wire.Audience
 	RefreshKey crypto.PublicKey // the ML service's: signs newer key sets
 	Namespaces []string         // that may be attached: the owner's consent
+	NoTraining bool             // the owner has the extension serve only
 	Version    string           // of this program, for people
 
 	Kube    kubernetes.Interface
@@ -100,19 +101,25 @@ var uidPattern = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$
 func (g *Gateway) health(ctx context.Context) wire.Health {
 	_, number := g.keys.current()
 	h := wire.Health{Version: g.Version, Namespaces: g.Namespaces, Keys: number}
-	lease, err := g.Kube.CoordinationV1().Leases(wire.Namespace).Get(ctx, mlext.OperatorLease, metav1.GetOptions{})
+	h.Message = g.operatorSilent(ctx)
+	h.Operator = h.Message == ""
 	h.Scoring, h.ScoringMessage = g.scoring(ctx)
+	return h
+}
+
+// operatorSilent says why nothing is known of what runs, "" if the operator
+// lives.
+func (g *Gateway) operatorSilent(ctx context.Context) string {
+	lease, err := g.Kube.CoordinationV1().Leases(wire.Namespace).Get(ctx, mlext.OperatorLease, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		h.Message = "the operator has not started yet"
+		return "the operator has not started yet"
 	case err != nil:
-		h.Message = "the operator's lease cannot be read"
+		return "the operator's lease cannot be read"
 	case lease.Spec.RenewTime == nil || g.Now().Sub(lease.Spec.RenewTime.Time) > operatorSilence:
-		h.Message = "the operator has not been heard of for a while: kubectl get pods -n " + wire.Namespace
-	default:
-		h.Operator = true
+		return "the operator has not been heard of for a while: kubectl get pods -n " + wire.Namespace
 	}
-	return h
+	return ""
 }
 
 // scoring is where endpoints are scored.
@@ -139,10 +146,8 @@ func (g *Gateway) putCompute(ctx context.Context, owner mlext.Owner, c wire.Comp
 		// Not found first: only the allowed ones can be looked at.
 		return coded(trust.Conflict, wire.NamespaceRefused, "the cluster's owner has not let the ML extension into namespace %s (it may use: %v)", c.Namespace, g.Namespaces)
 	}
-	if _, err := g.Kube.CoreV1().Namespaces().Get(ctx, c.Namespace, metav1.GetOptions{}); apierrors.IsNotFound(err) {
-		return coded(trust.Conflict, wire.NamespaceNotFound, "namespace %s does not exist in the cluster", c.Namespace)
-	} else if err != nil {
-		return fmt.Errorf("read namespace: %w", err)
+	if err := g.namespace(ctx, c.Namespace); err != nil {
+		return err
 	}
 	all, err := g.computes(ctx, owner)
 	if err != nil {
@@ -176,6 +181,23 @@ func (g *Gateway) putCompute(ctx context.Context, owner mlext.Owner, c wire.Comp
 	}
 	_, err = g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Update(ctx, u, metav1.UpdateOptions{})
 	return err
+}
+
+// namespace tells whether a namespace that may be attached is there. The right
+// to look at one lies in it and goes with it.
+func (g *Gateway) namespace(ctx context.Context, name string) error {
+	ns, err := g.Kube.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return coded(trust.Conflict, wire.NamespaceNotFound, "namespace %s does not exist in the cluster", name)
+	case apierrors.IsForbidden(err):
+		return coded(trust.Conflict, wire.NamespaceNotFound, "namespace %s does not exist in the cluster, or was made anew and the extension's manifest was not applied again since", name)
+	case err != nil:
+		return fmt.Errorf("read namespace: %w", err)
+	case ns.DeletionTimestamp != nil:
+		return coded(trust.Conflict, wire.NamespaceNotFound, "namespace %s is being deleted from the cluster", name)
+	}
+	return nil
 }
 
 // computes are the workspace's own.
@@ -266,11 +288,17 @@ func (g *Gateway) putJob(ctx context.Context, owner mlext.Owner, j wire.Job) err
 	if !uidPattern.MatchString(j.UID) || j.Image == "" || j.Command == "" || j.Nodes < 1 || j.Nodes > maxNodes || j.Retries < 0 || j.Timeout < 0 {
 		return trust.Errorf(trust.Invalid, "a job needs uid, image, command and 1 to %d nodes", maxNodes)
 	}
+	if g.NoTraining {
+		return coded(trust.Conflict, wire.TrainingNotEnabled, "training is not enabled in the cluster's ML extension")
+	}
 	c, err := g.compute(ctx, owner, j.Compute)
 	if err != nil {
 		return err
 	}
 	if err := g.admits(c.Spec.Namespace); err != nil {
+		return err
+	}
+	if err := g.namespace(ctx, c.Spec.Namespace); err != nil {
 		return err
 	}
 	if j.InstanceType == "" {
@@ -333,7 +361,14 @@ func (g *Gateway) status(ctx context.Context, owner mlext.Owner, uid, after stri
 		if s.Version = j.ResourceVersion; s.State == "" {
 			s.State = wire.Queued
 		}
-		if after != s.Version || wire.Done(s.State) {
+		if wire.Done(s.State) {
+			return &s, nil
+		}
+		// What an operator that is gone has said last may not be true any more.
+		if why := g.operatorSilent(ctx); why != "" {
+			return nil, coded(trust.Unavailable, wire.OperatorSilent, "%s", why)
+		}
+		if after != s.Version {
 			return &s, nil
 		}
 		select {

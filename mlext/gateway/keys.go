@@ -86,7 +86,7 @@ func (k *keys) replace(ctx context.Context, signed string) error {
 	}
 	_, number := k.current()
 	if doc.Number < number {
-		return trust.Errorf(trust.Conflict, "a newer key set is here already")
+		return coded(trust.Conflict, wire.Newer, "a newer key set is here already")
 	}
 	if doc.Number == number {
 		return nil

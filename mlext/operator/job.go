@@ -21,7 +21,6 @@ import (
 )
 
 const (
-	gpu        = "nvidia.com/gpu"
 	masterPort = 6105
 	workerPort = 2222
 	// A container's termination message: whatever the image, Kubernetes makes the
@@ -117,8 +116,8 @@ func workload(kind wire.InstanceType, resources corev1.ResourceRequirements) cor
 			{Key: "ml.azure.com/amlarc", Operator: corev1.TolerationOpExists}, {Key: "amlarc-workload", Operator: corev1.TolerationOpExists},
 		},
 	}
-	if _, ok := resources.Limits[gpu]; ok {
-		pod.Tolerations = append(pod.Tolerations, corev1.Toleration{Key: gpu, Operator: corev1.TolerationOpExists})
+	if _, ok := resources.Limits[wire.GPU]; ok {
+		pod.Tolerations = append(pod.Tolerations, corev1.Toleration{Key: wire.GPU, Operator: corev1.TolerationOpExists})
 	}
 	return pod
 }
@@ -144,7 +143,10 @@ func services(t *mlext.TrainingJob) (names, master *corev1.Service) {
 
 func requirements(r wire.Resources) (corev1.ResourceRequirements, error) {
 	out := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
-	for into, from := range map[*corev1.ResourceList]map[string]string{&out.Requests: r.Requests, &out.Limits: r.Limits} {
+	if _, ok := r.Requests[wire.GPU]; ok {
+		return out, trust.Errorf(trust.Invalid, "the instance type requests %s, which belongs to its limits only", wire.GPU)
+	}
+	for into, from := range map[*corev1.ResourceList]wire.Quantities{&out.Requests: r.Requests, &out.Limits: r.Limits} {
 		for name, text := range from {
 			q, err := resource.ParseQuantity(text)
 			if err != nil || q.Sign() < 0 {

@@ -48,8 +48,12 @@ func (l *loop) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	var synced []cache.InformerSynced
 	for _, i := range l.informers {
-		synced = append(synced, i.HasSynced)
 		wg.Go(func() { i.RunWithContext(ctx) })
+	}
+	// The things themselves. What is made for them lies in other namespaces; one
+	// that is away must not hold up the rest.
+	if len(l.informers) > 0 {
+		synced = append(synced, l.informers[0].HasSynced)
 	}
 	if cache.WaitForCacheSync(ctx.Done(), synced...) {
 		for range 4 {

@@ -106,13 +106,16 @@ type operator struct {
 	deployments cache.SharedIndexInformer            // OnlineDeployments
 	apps        map[string]cache.SharedIndexInformer // by namespace
 	servers     map[string]cache.SharedIndexInformer // pods of deployments
+
+	mu     sync.Mutex
+	closed map[string]time.Time // namespaces where nothing is allowed, since when
 }
 
 const byOwner = "owner" // index of pods: the uid that their label names
 
 func newOperator(c Config) *operator {
 	none := func() map[string]cache.SharedIndexInformer { return map[string]cache.SharedIndexInformer{} }
-	return &operator{Config: c, batch: none(), pods: none(), apps: none(), servers: none()}
+	return &operator{Config: c, batch: none(), pods: none(), apps: none(), servers: none(), closed: map[string]time.Time{}}
 }
 
 // run reconciles until ctx ends, and waits for what it started.
@@ -210,9 +213,24 @@ func (o *operator) reconcile(ctx context.Context, uid string) (again time.Durati
 	case !slices.Contains(o.Namespaces, t.Spec.Namespace):
 		return 0, o.fail(ctx, t, codeNamespace, fmt.Sprintf("the cluster's owner does not let the ML extension into namespace %s", t.Spec.Namespace))
 	}
-	job, err := o.ensure(ctx, t)
-	if err != nil || job == nil {
+	why, again, err := o.gone(ctx, t.Spec.Namespace)
+	switch {
+	case err != nil:
 		return 0, err
+	case why != "":
+		return 0, o.fail(ctx, t, codeNamespace, why)
+	case again > 0:
+		return again, nil
+	}
+	job, err := o.ensure(ctx, t)
+	if err != nil {
+		return 0, err
+	}
+	if job == nil {
+		return lookAgain, nil
+	}
+	if !o.batch[t.Spec.Namespace].HasSynced() || !o.pods[t.Spec.Namespace].HasSynced() {
+		return time.Second, nil
 	}
 	found, err := o.pods[t.Spec.Namespace].GetIndexer().ByIndex(byOwner, uid)
 	if err != nil {
@@ -224,6 +242,7 @@ func (o *operator) reconcile(ctx context.Context, uid string) (again time.Durati
 			pods = append(pods, pod)
 		}
 	}
+	again = lookAgain
 	var events []corev1.Event
 	if len(pods) == 0 {
 		list, err := o.Kube.CoreV1().Events(t.Spec.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(job.UID)})
@@ -250,7 +269,7 @@ func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.J
 	if !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("read Job: %w", err)
 	}
-	if t.Status.State != "" {
+	if t.Status.State != "" && t.Status.Code != codeRefused {
 		return nil, o.fail(ctx, t, codeVanished, fmt.Sprintf("the Job %s/%s was deleted in the cluster", ns, name))
 	}
 	kind, err := o.instanceType(ctx, t.Spec.Job.InstanceType, t.Spec.InstanceTypes)
@@ -285,6 +304,8 @@ func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.J
 		return nil, o.fail(ctx, t, codeNamespace, "namespace "+ns+" does not exist, or is being deleted")
 	case apierrors.IsInvalid(err) || apierrors.IsBadRequest(err):
 		return nil, o.fail(ctx, t, codeInvalid, "Kubernetes refuses the Job: "+err.Error())
+	case apierrors.IsForbidden(err): // a quota, or a policy: it may change
+		return nil, o.say(ctx, t, wire.Status{State: wire.Queued, Code: codeRefused, Reason: "the cluster takes no Job for it now: " + err.Error()})
 	case err != nil:
 		return nil, fmt.Errorf("make Job: %w", err)
 	}
@@ -349,7 +370,11 @@ func (o *operator) stop(ctx context.Context, t *mlext.TrainingJob) error {
 		return nil // nothing of ours can be there, and nothing may be done there
 	}
 	name, how := nameOf(&t.Spec.Job), metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationBackground)}
-	if err := o.Kube.BatchV1().Jobs(t.Spec.Namespace).Delete(ctx, name, how); err != nil && !apierrors.IsNotFound(err) {
+	err := o.Kube.BatchV1().Jobs(t.Spec.Namespace).Delete(ctx, name, how)
+	if apierrors.IsForbidden(err) {
+		return nil // the same: the right went with the namespace, or the owner took it back
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete Job: %w", err)
 	}
 	if t.Spec.Job.Nodes > 1 {
@@ -387,6 +412,7 @@ func (o *operator) fail(ctx context.Context, t *mlext.TrainingJob, code, reason 
 
 // say writes the status, if it is another.
 func (o *operator) say(ctx context.Context, t *mlext.TrainingJob, s wire.Status) error {
+	s.Command = next(t, &s)
 	if s.Started.IsZero() {
 		s.Started = t.Status.Started
 	}

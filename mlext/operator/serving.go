@@ -54,9 +54,24 @@ func (o *operator) serve(ctx context.Context, uid string) (again time.Duration, 
 	case !slices.Contains(o.Namespaces, d.Spec.Namespace):
 		return 0, o.report(ctx, d, failed(d, codeNamespace, fmt.Sprintf("the cluster's owner does not let the ML extension into namespace %s", d.Spec.Namespace)))
 	}
-	made, err := o.deploy(ctx, d)
-	if err != nil || made == nil {
+	why, again, err := o.gone(ctx, d.Spec.Namespace)
+	switch {
+	case err != nil:
 		return 0, err
+	case why != "":
+		return lookAgain, o.report(ctx, d, failed(d, codeNamespace, why))
+	case again > 0:
+		return again, nil
+	}
+	made, err := o.deploy(ctx, d)
+	if err != nil {
+		return 0, err
+	}
+	if made == nil {
+		return lookAgain, nil
+	}
+	if !o.apps[d.Spec.Namespace].HasSynced() || !o.servers[d.Spec.Namespace].HasSynced() {
+		return time.Second, nil
 	}
 	found, err := o.servers[d.Spec.Namespace].GetIndexer().ByIndex(byOwner, uid)
 	if err != nil {
@@ -68,7 +83,7 @@ func (o *operator) serve(ctx context.Context, uid string) (again time.Duration, 
 			pods = append(pods, pod)
 		}
 	}
-	return 0, o.report(ctx, d, deploymentStatus(d.Status, made, replicas(&d.Spec), pods))
+	return lookAgain, o.report(ctx, d, deploymentStatus(d.Status, made, replicas(&d.Spec), pods))
 }
 
 func failed(d *mlext.OnlineDeployment, code, reason string) wire.DeploymentStatus {
@@ -127,9 +142,9 @@ func (o *operator) withdraw(ctx context.Context, d *mlext.OnlineDeployment) erro
 	if !slices.Contains(d.Finalizers, mlext.DeploymentFinalizer) {
 		return nil
 	}
-	if slices.Contains(o.Namespaces, d.Spec.Namespace) { // else nothing may be done there
+	if slices.Contains(o.Namespaces, d.Spec.Namespace) { // else nothing may be done there; nor where the right went with the namespace
 		how := metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationBackground)}
-		if err := o.Kube.AppsV1().Deployments(d.Spec.Namespace).Delete(ctx, deploymentName(&d.Spec.Deployment), how); err != nil && !apierrors.IsNotFound(err) {
+		if err := o.Kube.AppsV1().Deployments(d.Spec.Namespace).Delete(ctx, deploymentName(&d.Spec.Deployment), how); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
 			return fmt.Errorf("delete Deployment: %w", err)
 		}
 	}

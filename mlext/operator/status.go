@@ -28,6 +28,8 @@ const (
 	codeNamespace     = "NamespaceNotFound"
 	codeStart         = "ContainerCannotRun"
 	codeTransfer      = "DataTransferFailed"
+	codeNodeLost      = "NodeLost"
+	codeRefused       = "JobRefusedByCluster"
 )
 
 // statusOf reads a job's state off what runs for it. events are the Job's, asked
@@ -64,6 +66,11 @@ func statusOf(job *batchv1.Job, pods []*corev1.Pod, events []corev1.Event) wire.
 	}
 	running, scheduled := false, false
 	for _, p := range last {
+		if lost(p.pod) {
+			s.State, s.Code = wire.NotResponding, codeNodeLost
+			s.Reason = fmt.Sprintf("the cluster's node %s has not been heard of, and whether node %d of the job runs there is not known; it is started elsewhere once the cluster's node is removed", p.pod.Spec.NodeName, p.index)
+			return s
+		}
 		running = running || !startOf(p.pod).IsZero()
 		scheduled = scheduled || p.pod.Spec.NodeName != ""
 		if code, reason := whyWaiting(p.pod, mlext.Container); reason != "" && s.Reason == "" {
@@ -77,6 +84,67 @@ func statusOf(job *batchv1.Job, pods []*corev1.Pod, events []corev1.Event) wire.
 		s.State = wire.Preparing
 	}
 	return s
+}
+
+// lost tells of a pod whose host has not been heard of. Kubernetes takes its
+// readiness away without a reason of its own, which a kubelet always gives, and
+// marks it when it was told to go.
+func lost(p *corev1.Pod) bool {
+	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		return false
+	}
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionFalse && c.Reason == "" && p.Status.Phase == corev1.PodRunning ||
+			c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && c.Reason == "DeletionByTaintManager"
+	})
+}
+
+// next is what to type about a state of a job, "" where nothing helps.
+func next(t *mlext.TrainingJob, s *wire.Status) string {
+	ns, pod, host := t.Spec.Namespace, "", ""
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; n.Reason != "" || n.Phase == string(corev1.PodPending) || pod == "" {
+			pod, host = n.Pod, n.Host
+		}
+		if s.Nodes[i].Reason != "" {
+			break
+		}
+	}
+	switch s.Code {
+	case codeUnschedulable:
+		return "kubectl describe nodes, or choose another instance type: kubectl get instancetypes"
+	case codeImage, codeStart, codeTransfer:
+		return fmt.Sprintf("kubectl describe pod -n %s %s", ns, pod)
+	case codeMemory:
+		return "choose an instance type with more memory, or have the cluster's owner make one: kubectl get instancetypes"
+	case codeInvalid:
+		return "kubectl get instancetypes, and submit it again as it can run"
+	case codeQuota, codeRefused:
+		return "kubectl describe resourcequota -n " + ns
+	case codeTimeout:
+		return "submit it again with a longer limits.timeout"
+	case codeExit:
+		return fmt.Sprintf("sallyport ml job download %s -n %s", inWorkspace(t.Spec.Owner.Workspace), t.Spec.Job.Name)
+	case codeVanished:
+		return "kubectl get events -n " + ns + ", and submit it again"
+	case codeNamespace:
+		return fmt.Sprintf("have the cluster's owner make it and apply the extension's manifest again: kubectl create namespace %s, sallyport ml extension manifest --namespace %s … | kubectl apply -f -", ns, ns)
+	case codeNodeLost:
+		return fmt.Sprintf("kubectl get node %s; once it is sure that it does not come back: kubectl delete node %s", host, host)
+	}
+	if s.State == wire.Queued && s.Code != "" { // an event's own name
+		return "kubectl get events -n " + ns
+	}
+	return ""
+}
+
+// inWorkspace is how a command names a workspace.
+func inWorkspace(id string) string {
+	parts := strings.Split(id, "/") // "", subscriptions, s, resourcegroups, g, providers, ns, workspaces, w
+	if len(parts) != 9 {
+		return ""
+	}
+	return "-g " + parts[4] + " -w " + parts[8]
 }
 
 type attempt struct {
@@ -137,8 +205,8 @@ func nodeOf(p *corev1.Pod, index, attempt int) wire.Node {
 		if _, n.Reason = whyEnded(t); n.Reason == "" {
 			_, n.Reason = whyCarried(p)
 		}
-	} else {
-		_, n.Reason = whyWaiting(p, mlext.Container)
+	} else if _, n.Reason = whyWaiting(p, mlext.Container); lost(p) {
+		n.Reason = "its host has not been heard of"
 	}
 	return n
 }

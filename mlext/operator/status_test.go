@@ -131,7 +131,7 @@ func TestRender(t *testing.T) {
 	if _, err := render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{"cpu": "x"}}}, nil, "", carrier{}); trust.KindOf(err) != trust.Invalid {
 		t.Errorf("instance type: %v", err)
 	}
-	made, err = render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{gpu: "1"}}}, nil, "", carrier{})
+	made, err = render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{wire.GPU: "1"}}}, nil, "", carrier{})
 	if err != nil || len(made.Spec.Template.Spec.Tolerations) != 3 {
 		t.Errorf("gpu %+v %v", made, err)
 	}

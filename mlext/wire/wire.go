@@ -5,7 +5,9 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -106,10 +108,46 @@ type InstanceType struct {
 	Resources    Resources         `json:"resources"`
 }
 
-// Resources are requests and limits by resource name.
+// Resources are requests and limits by resource name. Those of GPUs are limits
+// only, as in Azure.
 type Resources struct {
-	Requests map[string]string `json:"requests,omitempty"`
-	Limits   map[string]string `json:"limits,omitempty"`
+	Requests Quantities `json:"requests,omitempty"`
+	Limits   Quantities `json:"limits,omitempty"`
+}
+
+// GPU is the resource that device plugins of NVIDIA's offer.
+const GPU = "nvidia.com/gpu"
+
+// Quantities are Kubernetes' quantities by resource name.
+type Quantities map[string]string
+
+// UnmarshalJSON takes text and numbers; null is absent.
+func (q *Quantities) UnmarshalJSON(raw []byte) error {
+	var all map[string]any
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	if err := d.Decode(&all); err != nil {
+		return err
+	}
+	*q = nil
+	for name, value := range all {
+		var text string
+		switch v := value.(type) {
+		case nil:
+			continue
+		case string:
+			text = v
+		case json.Number:
+			text = v.String()
+		default:
+			return fmt.Errorf("the quantity of %.64q is neither text nor a number", name)
+		}
+		if *q == nil {
+			*q = Quantities{}
+		}
+		(*q)[name] = text
+	}
+	return nil
 }
 
 // Job is a command job.
