@@ -286,7 +286,10 @@ func given(raw json.RawMessage) bool {
 	return len(raw) > 0 && string(raw) != "null" && string(raw) != "{}"
 }
 
-const maxNodes = 1000
+const (
+	maxNodes   = 1000
+	maxWorkers = 100 // with TensorFlow: each has a Service
+)
 
 func jobResources(j *jobBody, out *wire.Job) error {
 	r := j.Resources
@@ -346,6 +349,9 @@ func jobDistribution(j *jobBody, out *wire.Job) error {
 		}
 		if n := d.WorkerCount; n != nil && *n != 0 && *n != out.Nodes {
 			return arm.BadParameter("properties.distribution.workerCount", "%d workers do not fit %d nodes", *n, out.Nodes)
+		}
+		if out.Nodes > maxWorkers {
+			return arm.BadParameter("properties.resources.instanceCount", "%d nodes are more than the %d that TensorFlow gets an address each for", out.Nodes, maxWorkers)
 		}
 		out.Distribution = "TensorFlow"
 	default:

@@ -53,7 +53,16 @@ func (m model) gradient(rank int, slope float64) (g model, loss float64) {
 
 func train(ctx context.Context, steps int, pace time.Duration, slope float64) error {
 	rank, world := number("RANK", 0), number("WORLD_SIZE", 1)
-	peers, err := join(ctx, rank, world)
+	var peers nodes
+	var err error
+	if config := os.Getenv("TF_CONFIG"); config != "" {
+		var all *workers
+		if all, err = meet(ctx, config); err == nil {
+			peers, rank, world = all, all.index, len(all.conns)
+		}
+	} else {
+		peers, err = join(ctx, rank, world)
+	}
 	if err != nil {
 		return err
 	}
@@ -76,6 +85,12 @@ func train(ctx context.Context, steps int, pace time.Duration, slope float64) er
 	}
 	fmt.Printf("model w=%.9f b=%.9f nodes=%d\n", m.W, m.B, world)
 	return nil
+}
+
+// nodes of a job are one in their gradient.
+type nodes interface {
+	average(own model) (model, error)
+	close()
 }
 
 func number(name string, otherwise int) int {
@@ -104,18 +119,12 @@ func join(ctx context.Context, rank, world int) (*group, error) {
 	defer cancel()
 	address := net.JoinHostPort(os.Getenv("MASTER_ADDR"), os.Getenv("MASTER_PORT"))
 	if rank > 0 {
-		for {
-			conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", address)
-			if err == nil {
-				g.add(conn)
-				return g, nil
-			}
-			select {
-			case <-ctx.Done():
-				return nil, fmt.Errorf("reach the first node at %s: %w", address, err)
-			case <-time.After(200 * time.Millisecond):
-			}
+		conn, err := reach(ctx, address)
+		if err != nil {
+			return nil, err
 		}
+		g.add(conn)
+		return g, nil
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+os.Getenv("MASTER_PORT"))
 	if err != nil {

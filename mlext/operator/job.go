@@ -2,8 +2,8 @@ package operator
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
+	"net"
 	"regexp"
 	"slices"
 	"strconv"
@@ -53,14 +53,15 @@ func labels(j *wire.Job) map[string]string {
 }
 
 // render makes the batch/v1 Job of a TrainingJob. An error is of kind Invalid:
-// what was asked for cannot run. master is the address of the first node.
-func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.PersistentVolumeClaim, master string, c carrier) (*batchv1.Job, error) {
+// what was asked for cannot run. addresses are of the nodes that services gives
+// one of their own.
+func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.PersistentVolumeClaim, addresses []string, c carrier) (*batchv1.Job, error) {
 	j := &t.Spec.Job
 	resources, err := requirements(kind.Resources)
 	if err != nil {
 		return nil, err
 	}
-	env, err := environment(j, master)
+	env, err := environment(j, addresses)
 	if err != nil {
 		return nil, err
 	}
@@ -123,23 +124,36 @@ func workload(kind wire.InstanceType, resources corev1.ResourceRequirements) cor
 }
 
 // services let the nodes of a job find each other: each by its name
-// (<job>-<index>.<job>), and the first by an address of its own, which is there
-// before it runs and where the cluster has no DNS.
-func services(t *mlext.TrainingJob) (names, master *corev1.Service) {
+// (<job>-<index>.<job>), and those that others must know beforehand by an address
+// of its own, which is there before they run and where the cluster has no DNS:
+// the first one, or with TensorFlow all.
+func services(t *mlext.TrainingJob) (names *corev1.Service, own []*corev1.Service) {
 	j := &t.Spec.Job
-	ports := []corev1.ServicePort{{Name: "master", Port: masterPort, TargetPort: intstr.FromInt32(masterPort)}}
+	name, port, n := "-master", masterPort, 1
+	if trust.SameFold(j.Distribution, tensorFlow) {
+		name, port, n = "-worker", workerPort, j.Nodes
+	}
+	ports := []corev1.ServicePort{{Name: "node", Port: int32(port), TargetPort: intstr.FromInt32(int32(port))}}
 	names = &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: nameOf(j), Labels: labels(j)},
 		Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, PublishNotReadyAddresses: true, Ports: ports,
 			Selector: map[string]string{mlext.JobLabel: j.UID}},
 	}
-	master = &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: nameOf(j) + "-master", Labels: labels(j)},
-		Spec: corev1.ServiceSpec{PublishNotReadyAddresses: true, Ports: ports,
-			Selector: map[string]string{mlext.JobLabel: j.UID, batchv1.JobCompletionIndexAnnotation: "0"}},
+	for i := range n {
+		s := &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: nameOf(j) + name, Labels: labels(j)},
+			Spec: corev1.ServiceSpec{PublishNotReadyAddresses: true, Ports: ports,
+				Selector: map[string]string{mlext.JobLabel: j.UID, batchv1.JobCompletionIndexAnnotation: strconv.Itoa(i)}},
+		}
+		if n > 1 {
+			s.Name += "-" + strconv.Itoa(i)
+		}
+		own = append(own, s)
 	}
-	return names, master
+	return names, own
 }
+
+const tensorFlow = "TensorFlow"
 
 func requirements(r wire.Resources) (corev1.ResourceRequirements, error) {
 	out := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
@@ -173,13 +187,12 @@ func variables(from map[string]string) ([]corev1.EnvVar, error) {
 }
 
 // environment is the user's, and then what says which node of how many this is.
-func environment(j *wire.Job, master string) ([]corev1.EnvVar, error) {
+func environment(j *wire.Job, addresses []string) ([]corev1.EnvVar, error) {
 	env, err := variables(j.Environment)
 	if err != nil {
 		return nil, err
 	}
 	add := func(name, value string) { env = append(env, corev1.EnvVar{Name: name, Value: value}) }
-	name := nameOf(j)
 	env = append(env, corev1.EnvVar{Name: "NODE_RANK", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: indexField}}})
 	add("AZUREML_NODE_COUNT", strconv.Itoa(j.Nodes))
 	add("AZUREML_RUN_ID", j.Name)
@@ -190,12 +203,12 @@ func environment(j *wire.Job, master string) ([]corev1.EnvVar, error) {
 		add("RANK", "$(NODE_RANK)")
 		add("LOCAL_RANK", "0")
 		add("WORLD_SIZE", strconv.Itoa(j.Nodes))
-		add("MASTER_ADDR", master)
+		add("MASTER_ADDR", addresses[0])
 		add("MASTER_PORT", strconv.Itoa(masterPort))
 	case "tensorflow":
-		workers := make([]string, j.Nodes)
-		for i := range workers {
-			workers[i] = fmt.Sprintf("%s-%d.%s:%d", name, i, name, workerPort)
+		workers := make([]string, len(addresses))
+		for i, a := range addresses {
+			workers[i] = net.JoinHostPort(a, strconv.Itoa(workerPort))
 		}
 		cluster, err := json.Marshal(map[string][]string{"worker": workers})
 		if err != nil {

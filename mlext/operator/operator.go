@@ -278,9 +278,9 @@ func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.J
 		if claims, err = o.Kube.CoreV1().PersistentVolumeClaims(ns).List(ctx, metav1.ListOptions{LabelSelector: claimLabel + "=true"}); err != nil {
 			return nil, fmt.Errorf("list volume claims: %w", err)
 		}
-		master := "localhost"
+		addresses := []string{"localhost"}
 		if t.Spec.Job.Nodes > 1 {
-			if master, err = o.network(ctx, t); err != nil {
+			if addresses, err = o.network(ctx, t); err != nil {
 				return nil, err
 			}
 		}
@@ -290,7 +290,7 @@ func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.J
 				return nil, err
 			}
 		}
-		job, err = render(t, kind, claims.Items, master, c)
+		job, err = render(t, kind, claims.Items, addresses, c)
 	}
 	if trust.KindOf(err) == trust.Invalid {
 		return nil, o.fail(ctx, t, codeInvalid, err.Error())
@@ -313,22 +313,26 @@ func (o *operator) ensure(ctx context.Context, t *mlext.TrainingJob) (*batchv1.J
 	return made, nil
 }
 
-// network makes the Services of a job of several nodes and gives the first
-// one's address.
-func (o *operator) network(ctx context.Context, t *mlext.TrainingJob) (string, error) {
+// network makes the Services of a job of several nodes and gives their
+// addresses.
+func (o *operator) network(ctx context.Context, t *mlext.TrainingJob) ([]string, error) {
 	kube := o.Kube.CoreV1().Services(t.Spec.Namespace)
-	names, master := services(t)
+	names, own := services(t)
 	if _, err := kube.Create(ctx, names, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-		return "", fmt.Errorf("make Service: %w", err)
+		return nil, fmt.Errorf("make Service: %w", err)
 	}
-	made, err := kube.Create(ctx, master, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		made, err = kube.Get(ctx, master.Name, metav1.GetOptions{})
+	addresses := make([]string, 0, len(own))
+	for _, s := range own {
+		made, err := kube.Create(ctx, s, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			made, err = kube.Get(ctx, s.Name, metav1.GetOptions{})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("make Service: %w", err)
+		}
+		addresses = append(addresses, made.Spec.ClusterIP)
 	}
-	if err != nil {
-		return "", fmt.Errorf("make Service: %w", err)
-	}
-	return made.Spec.ClusterIP, nil
+	return addresses, nil
 }
 
 // instanceType finds what a pod gets: the compute's own types first, then the
@@ -378,9 +382,9 @@ func (o *operator) stop(ctx context.Context, t *mlext.TrainingJob) error {
 		return fmt.Errorf("delete Job: %w", err)
 	}
 	if t.Spec.Job.Nodes > 1 {
-		names, master := services(t)
-		for _, s := range []string{names.Name, master.Name} {
-			if err := o.Kube.CoreV1().Services(t.Spec.Namespace).Delete(ctx, s, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		names, own := services(t)
+		for _, s := range append(own, names) {
+			if err := o.Kube.CoreV1().Services(t.Spec.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 				return fmt.Errorf("delete Service: %w", err)
 			}
 		}

@@ -99,7 +99,7 @@ func TestRender(t *testing.T) {
 	claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data", Annotations: map[string]string{claimPath: "/data"}}}
 	made, err := render(job(func(j *wire.Job) {
 		j.Nodes, j.Distribution, j.ShmSize, j.Timeout, j.Retries = 3, "TensorFlow", "1Gi", 60, 2
-	}), mlext.Default, []corev1.PersistentVolumeClaim{claim, {}}, "10.0.0.1", carrier{})
+	}), mlext.Default, []corev1.PersistentVolumeClaim{claim, {}}, []string{"10.0.0.1", "10.0.0.2", "fd00::3"}, carrier{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestRender(t *testing.T) {
 		env[e.Name] = e.Value
 	}
 	var tf struct{ Cluster map[string][]string }
-	if err := json.Unmarshal([]byte(strings.ReplaceAll(env["TF_CONFIG"], "$(NODE_RANK)", "1")), &tf); err != nil || len(tf.Cluster["worker"]) != 3 || tf.Cluster["worker"][2] != made.Name+"-2."+made.Name+":2222" {
+	if err := json.Unmarshal([]byte(strings.ReplaceAll(env["TF_CONFIG"], "$(NODE_RANK)", "1")), &tf); err != nil || len(tf.Cluster["worker"]) != 3 || tf.Cluster["worker"][2] != "[fd00::3]:2222" {
 		t.Errorf("TF_CONFIG %s %v", env["TF_CONFIG"], err)
 	}
 	if env["A"] != "$$(B)" || made.Name != "fit-it-0b1f6471" || *made.Spec.BackoffLimit != 2 || *made.Spec.ActiveDeadlineSeconds != 60 || *made.Spec.Completions != 3 {
@@ -124,14 +124,14 @@ func TestRender(t *testing.T) {
 		"distribution": func(j *wire.Job) { j.Distribution = "Mpi" },
 		"env":          func(j *wire.Job) { j.Environment = map[string]string{"a b": ""} },
 	} {
-		if _, err := render(job(change), mlext.Default, nil, "", carrier{}); trust.KindOf(err) != trust.Invalid {
+		if _, err := render(job(change), mlext.Default, nil, nil, carrier{}); trust.KindOf(err) != trust.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{"cpu": "x"}}}, nil, "", carrier{}); trust.KindOf(err) != trust.Invalid {
+	if _, err := render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{"cpu": "x"}}}, nil, nil, carrier{}); trust.KindOf(err) != trust.Invalid {
 		t.Errorf("instance type: %v", err)
 	}
-	made, err = render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{wire.GPU: "1"}}}, nil, "", carrier{})
+	made, err = render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{wire.GPU: "1"}}}, nil, nil, carrier{})
 	if err != nil || len(made.Spec.Template.Spec.Tolerations) != 3 {
 		t.Errorf("gpu %+v %v", made, err)
 	}

@@ -1,0 +1,63 @@
+package devcluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"syscall"
+)
+
+// Kill ends a process at once and waits until it is gone: "kube-apiserver", or
+// "node-1" with all that runs on that node, as when a machine loses its power.
+// Such a node does not come back.
+func (c *Cluster) Kill(ctx context.Context, name string) error {
+	p := c.sup.process(name)
+	if p == nil {
+		return fmt.Errorf("kill %s: no such process in this cluster", name)
+	}
+	if err := c.Signal(name, syscall.SIGKILL); err != nil {
+		return err
+	}
+	select {
+	case <-p.exited:
+	case <-ctx.Done():
+		return fmt.Errorf("kill %s: %w", name, ctx.Err())
+	}
+	c.nodes = slices.DeleteFunc(c.nodes, func(n *Node) bool { return n.name == name })
+	return c.sup.forget(p)
+}
+
+// StartAPIServer starts the API server that was killed, at its address, and
+// waits until it is ready.
+func (c *Cluster) StartAPIServer(ctx context.Context) error {
+	args := c.apiServerFlags()
+	if c.sup.process(args[0]) != nil {
+		return fmt.Errorf("start %s: it runs", args[0])
+	}
+	if _, err := c.sup.start(command{name: args[0], rank: rankAPIServer, path: c.Program(args[0]), args: args, netns: netnsPath(c.cfg.NetNS)}); err != nil {
+		return err
+	}
+	return c.wait(ctx, "the API server", c.apiReady)
+}
+
+// process finds one by its name, nil if there is none.
+func (s *supervisor) process(name string) *process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.procs {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// forget leaves a process out that has ended as it was meant to.
+func (s *supervisor) forget(p *process) error {
+	s.mu.Lock()
+	s.procs = slices.DeleteFunc(s.procs, func(q *process) bool { return q == p })
+	s.mu.Unlock()
+	return s.journal.update(func(st *state) {
+		st.Processes = slices.DeleteFunc(st.Processes, func(r record) bool { return r == p.record })
+	})
+}
