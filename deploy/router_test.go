@@ -138,7 +138,9 @@ func TestTheRoutersWorkload(t *testing.T) {
 					s = o
 				}
 			case *corev1.Secret:
-				kinds += "Secret "
+				if o.Name == routerSecret {
+					kinds += "Secret "
+				}
 			}
 			if e.Object.GetObjectKind().GroupVersionKind().Kind == "PodDisruptionBudget" {
 				kinds += "PodDisruptionBudget "
@@ -150,12 +152,12 @@ func TestTheRoutersWorkload(t *testing.T) {
 	args := strings.Join(d.Spec.Template.Spec.Containers[0].Args, " ")
 	if *d.Spec.Replicas != 3 || d.Spec.Template.Spec.Affinity == nil || kinds != "Secret PodDisruptionBudget " || s.Spec.Ports[0].Port != 443 || s.Spec.Type != "LoadBalancer" ||
 		s.Annotations[azureInternal] != "true" || s.Annotations[mlext.ScoringURL] != "https://ml.example" || !strings.Contains(args, "--tls-cert=") || strings.Contains(args, "insecure") {
-		t.Errorf("%+v\n%+v\n%s", d.Spec, s, kinds)
+		t.Errorf("%v\n%+v\n%s", args, s.Spec, kinds)
 	}
 	d, s, kinds = find(&MLRouter{ServiceType: "ClusterIP", Insecure: true, Alone: true})
 	args = strings.Join(d.Spec.Template.Spec.Containers[0].Args, " ")
 	if *d.Spec.Replicas != 1 || d.Spec.Template.Spec.Affinity != nil || kinds != "" || s.Spec.Ports[0].Name != "http" || !strings.Contains(args, "--allow-insecure-connections") || strings.Contains(args, "--tls-cert") {
-		t.Errorf("%+v\n%+v\n%s", d.Spec, s, kinds)
+		t.Errorf("%v\n%+v\n%s", args, s.Spec, kinds)
 	}
 	if all, err := ML(mlOptions(nil)); err != nil || slices.ContainsFunc(all, func(e rbac.Explained) bool { return e.Object.GetName() == mlext.RouterAccount }) {
 		t.Errorf("a router nobody asked for: %v", err)
