@@ -116,7 +116,7 @@ func (a *AuthorityCredential) ask(ctx context.Context, scope string, now func() 
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {a.ClientID}, "scope": {scope}}
 	switch {
 	case a.Secret.SessionFile != "":
-		return a.authority.refresh(ctx, a.Secret.SessionFile, a.ClientID, scope, now, cached)
+		return a.authority.refresh(ctx, a.Secret.SessionFile, a.ClientID, scope, now, cached, func(t Token) { a.Cache.put(a.key(scope), t) })
 	case a.Secret.Certificate != "":
 		assertion, err := certificateAssertion(a.Secret.Certificate, a.ClientID, a.authority.at("token"), now())
 		if err != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/sallyport/sallyport/trust"
 )
 
@@ -22,10 +24,6 @@ type Session struct {
 	UserName     string `json:"userName"`
 	ObjectID     string `json:"objectId"`
 }
-
-// sessionLock is how long another process may hold a session's lock before it
-// counts as dead.
-const sessionLock = time.Minute
 
 // KeepSession writes a person's sign-in into a file of its own beside the
 // configuration and returns its path. Each has another path, so that what was
@@ -72,9 +70,10 @@ func signInAgain(e *trust.Error) error {
 
 // refresh exchanges the kept refresh token and keeps the next one. Processes that
 // share a file take turns: a refresh token that is used twice ends the sign-in.
-// cached is asked once it is our turn: another may have got what we want.
-func (a *authority) refresh(ctx context.Context, path, clientID, scope string, now func() time.Time, cached func() (Token, bool)) (Token, error) {
-	unlock, err := lockFile(ctx, path+".lock")
+// cached is asked once it is our turn: another may have got what we want; keep is
+// given what we got before it is another's.
+func (a *authority) refresh(ctx context.Context, path, clientID, scope string, now func() time.Time, cached func() (Token, bool), keep func(Token)) (Token, error) {
+	unlock, err := lockFile(ctx, lockOf(path))
 	if err != nil {
 		return Token{}, err
 	}
@@ -101,12 +100,24 @@ func (a *authority) refresh(ctx context.Context, path, clientID, scope string, n
 	if err != nil {
 		return Token{}, fmt.Errorf("keep session: %w", err)
 	}
-	return t, writeFile(path, data)
+	if err := writeFile(path, data); err != nil {
+		return Token{}, err
+	}
+	keep(t)
+	return t, nil
 }
+
+// lockOf is the lock of a session's file.
+func lockOf(path string) string { return path + ".lock" }
 
 // EndSession signs a person out: the authority ends the session, and its file
 // goes. A session that the authority does not know any more is no error.
 func EndSession(ctx context.Context, c *Context) error {
+	unlock, err := lockFile(ctx, lockOf(c.SessionFile)) // whoever renews it now would keep it again
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s, err := readSession(c.SessionFile)
 	if err == nil {
 		var a *authority
@@ -119,28 +130,20 @@ func EndSession(ctx context.Context, c *Context) error {
 	if gone := os.Remove(c.SessionFile); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
 		err = errors.Join(err, gone)
 	}
+	_ = os.Remove(lockOf(c.SessionFile)) // whoever waits for it finds no session
 	return err
 }
 
-// lockFile makes a file that nobody else has, and waits for its turn.
+// lockFile waits for its turn among the processes that share a file. The system
+// lets go of a lock whose owner died. The file that carries it stays: another
+// one under its name would be another lock.
 func lockFile(ctx context.Context, path string) (unlock func(), err error) {
-	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err == nil {
-			err = f.Close()
-			return func() { _ = os.Remove(path) }, err
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("lock %s: %w", strings.TrimSuffix(path, ".lock"), err)
-		}
-		if st, err := os.Stat(path); err == nil && time.Since(st.ModTime()) > sessionLock {
-			_ = os.Remove(path) // its owner died
-			continue
-		}
-		select {
-		case <-ctx.Done():
+	l := flock.New(path, flock.SetPermissions(0o600))
+	if _, err := l.TryLockContext(ctx, 20*time.Millisecond); err != nil {
+		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
 		}
+		return nil, fmt.Errorf("lock %s: %w", strings.TrimSuffix(path, ".lock"), err)
 	}
+	return func() { _ = l.Close() }, nil
 }
