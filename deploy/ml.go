@@ -34,6 +34,8 @@ type MLOptions struct {
 	NoTraining               bool // jobs are refused
 
 	Router *MLRouter // nil: online endpoints are not scored
+	// ScoringURL is Router.URL of an extension whose settings bring the router.
+	ScoringURL string
 }
 
 const (
@@ -48,19 +50,28 @@ var mlLabels = map[string]string{"app.kubernetes.io/part-of": "sallyport-ml", "a
 // ML is everything that the owner applies to have the ML extension: consent to
 // the namespaces it names, and no more.
 func ML(o MLOptions) ([]rbac.Explained, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	return o.objects(), nil
+}
+
+func (o MLOptions) check() error {
 	if len(o.Namespaces) == 0 || o.Image == "" || o.Issuer == "" || o.Tenant == "" || o.Audience == "" || len(o.MLKey) == 0 || len(o.Keys) == 0 {
-		return nil, trust.Errorf(trust.Invalid, "the ML extension needs namespaces, an image, and whom to believe")
+		return trust.Errorf(trust.Invalid, "the ML extension needs namespaces, an image, and whom to believe")
 	}
 	for _, ns := range o.Namespaces {
 		if ns == wire.Namespace || ns == rbac.SystemNamespace || ns == rbac.BindingsNamespace || strings.HasPrefix(ns, "kube-") {
-			return nil, trust.Errorf(trust.Invalid, "namespace %s is no place for jobs", ns)
+			return trust.Errorf(trust.Invalid, "namespace %s is no place for jobs", ns)
 		}
 	}
 	if o.Router != nil {
-		if err := o.Router.check(); err != nil {
-			return nil, err
-		}
+		return o.Router.check()
 	}
+	return nil
+}
+
+func (o MLOptions) objects() []rbac.Explained {
 	all := []rbac.Explained{{
 		Why: "Where the extension itself lives. Workspaces' jobs do not run here.",
 		Object: &corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
@@ -79,9 +90,9 @@ func ML(o MLOptions) ([]rbac.Explained, error) {
 		all = append(all, o.routerObjects()...)
 	}
 	if o.NoWorkloads {
-		return all, nil
+		return all
 	}
-	return append(all, o.mlService(), o.mlDeployment(mlext.OperatorAccount), o.mlDeployment(mlext.GatewayAccount)), nil
+	return append(all, o.mlService(), o.mlDeployment(mlext.OperatorAccount), o.mlDeployment(mlext.GatewayAccount))
 }
 
 func with(m map[string]string, kv ...string) map[string]string {

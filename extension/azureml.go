@@ -28,7 +28,7 @@ func azureML() Type {
 			{Key: "enableInference", Kind: Bool, Default: "False"},
 			{Key: "allowInsecureConnections", Kind: Bool, Default: "False"},
 			{Key: "inferenceRouterServiceType", Kind: Choice, Choices: []string{"loadBalancer", "nodePort", "clusterIP"}},
-			{Key: "internalLoadBalancerProvider", Kind: Choice, Choices: []string{"azure"}, Effect: NoEffect, Why: "it annotates a load balancer of Azure's; here the cluster's own decides"},
+			{Key: "internalLoadBalancerProvider", Kind: Choice, Choices: []string{"azure"}},
 			{Key: "sslSecret", Kind: DNSName},
 			{Key: "sslCertPemFile", Kind: PEM, Protected: true, Value: "sslCert"},
 			{Key: "sslKeyPemFile", Kind: PEM, Protected: true, Value: "sslKey"},
@@ -96,8 +96,8 @@ func azureMLRules(t *Type, v Values) ([]Warning, error) {
 		return nil, e
 	}
 	service := trust.Fold(v.value(t, "inferenceRouterServiceType"))
-	if v.given("internalLoadBalancerProvider") && service == "nodeport" {
-		return nil, bad(plainAt+".internalLoadBalancerProvider", "it cannot go with inferenceRouterServiceType nodePort")
+	if v.given("internalLoadBalancerProvider") && service != "" && service != "loadbalancer" {
+		return nil, bad(plainAt+".internalLoadBalancerProvider", "it cannot go with inferenceRouterServiceType %s", v.value(t, "inferenceRouterServiceType"))
 	}
 	warnings, certificate, err := certificateOf(t, v)
 	if err != nil || !on("enableInference") {

@@ -1,9 +1,16 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -13,6 +20,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/common"
 	chartutil "helm.sh/helm/v4/pkg/chart/common/util"
 	"helm.sh/helm/v4/pkg/chart/loader/archive"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
 
@@ -29,9 +37,8 @@ const (
 	tenant    = "0b9f4b52-4a0c-4c0e-9a35-3c1f6a3f0001"
 )
 
-// rendered is what Helm makes of a type's chart, values checked against its
-// schema.
-func rendered(t *testing.T, typ, namespace string, values map[string]any) (map[string]*unstructured.Unstructured, error) {
+// load loads a type's chart.
+func load(t *testing.T, typ string) *chart.Chart {
 	t.Helper()
 	files, err := deploy.ExtensionChart(typ)
 	if err != nil {
@@ -48,6 +55,12 @@ func rendered(t *testing.T, typ, namespace string, values map[string]any) (map[s
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+// rendered is what Helm makes of a chart, values checked against its schema.
+func rendered(t *testing.T, c *chart.Chart, namespace string, values map[string]any) (map[string]*unstructured.Unstructured, error) {
+	t.Helper()
 	v, err := chartutil.ToRenderValues(c, values, common.ReleaseOptions{Name: "x", Namespace: namespace, IsInstall: true}, common.DefaultCapabilities)
 	if err != nil {
 		return nil, err
@@ -91,29 +104,67 @@ func settings(t *testing.T, typ string, plain, protected map[string]string) map[
 // What Helm makes of the ML extension's chart is what the manifest for the owner
 // holds, but what only they may make, for every combination of what values switch.
 func TestTheChartIsTheManifest(t *testing.T) {
-	options := []func(o *deploy.MLOptions, plain map[string]string, owner map[string]any){
-		func(o *deploy.MLOptions, _ map[string]string, owner map[string]any) {
-			o.LogClaim, owner["logClaim"] = "logs", "logs"
+	ml := load(t, mlType)
+	cert, key := pair(t, "ml.example.com")
+	options := []func(*combination){
+		func(c *combination) { c.LogClaim, c.owner["logClaim"] = "logs", "logs" },
+		func(c *combination) {
+			c.NodeSelector = map[string]string{"kubernetes.io/os": "linux", "disk": "{{ .Values }}"}
+			c.plain["nodeSelector.kubernetes.io/os"], c.plain["nodeSelector.disk"] = "linux", "{{ .Values }}"
 		},
-		func(o *deploy.MLOptions, plain map[string]string, _ map[string]any) {
-			o.NodeSelector = map[string]string{"kubernetes.io/os": "linux", "disk": "{{ .Values }}"}
-			plain["nodeSelector.kubernetes.io/os"], plain["nodeSelector.disk"] = "linux", "{{ .Values }}"
+		func(c *combination) {
+			c.Namespaces, c.owner["namespaces"] = []string{"training", "team-b"}, []any{"training", "team-b"}
 		},
-		func(o *deploy.MLOptions, _ map[string]string, owner map[string]any) {
-			o.Namespaces, owner["namespaces"] = []string{"training", "team-b"}, []any{"training", "team-b"}
+		func(c *combination) { // from here on: of endpoints
+			c.Router = &deploy.MLRouter{ServiceType: "ClusterIP", Insecure: true, Alone: true}
+			c.set("enableInference", "True", "inferenceRouterServiceType", "clusterip", "allowInsecureConnections", "True", "inferenceRouterHA", "False")
+		},
+		func(c *combination) {
+			if c.Router != nil {
+				c.Router.Alone = false
+				c.set("inferenceRouterHA", "True")
+			}
+		},
+		func(c *combination) {
+			if c.Router != nil {
+				c.Router.ServiceType, c.Router.Internal = "LoadBalancer", true
+				c.set("inferenceRouterServiceType", "LOADBALANCER", "internalLoadBalancerProvider", "azure")
+			}
+		},
+		func(c *combination) {
+			if c.Router != nil {
+				c.Router.URL, c.owner["scoringURL"] = "https://score.example/x", "https://score.example/x"
+			}
+		},
+		func(c *combination) {
+			if c.Router != nil {
+				c.Router.Insecure, c.Router.Secret, c.Router.Host = false, "tls", "ml.example.com"
+				c.set("allowInsecureConnections", "False", "sslSecret", "tls", "sslCname", "ml.example.com")
+			}
+		},
+		func(c *combination) { // it counts more than a Secret
+			if c.Router != nil {
+				c.Router.Insecure, c.Router.Secret, c.Router.Host = false, "", "ml.example.com"
+				c.Router.Cert, c.Router.Key = []byte(cert), []byte(key)
+				c.set("sslCname", "ml.example.com")
+				c.protected["scoringFe.sslCert"], c.protected["sslKeyPemFile"] = cert, key
+			}
 		},
 	}
 	for set := range 1 << len(options) {
-		o := deploy.MLOptions{Namespaces: []string{"training"}, Image: `registry.example/ml@sha256:0"1`, Issuer: "https://sallyport.example/t/v2.0", Tenant: tenant,
+		if set&7 != 0 && set&7 != 7 {
+			continue // these have nothing to do with each other
+		}
+		c := &combination{plain: map[string]string{"enableTraining": "True"}, protected: map[string]string{}}
+		c.MLOptions = deploy.MLOptions{Namespaces: []string{"training"}, Image: `registry.example/ml@sha256:0"1`, Issuer: "https://sallyport.example/t/v2.0", Tenant: tenant,
 			Audience: "https://sallyport.example/extensions/u", MLKey: []byte("k"), Keys: []byte("k")}
-		owner := map[string]any{"image": o.Image, "namespaces": []any{"training"}, "issuer": o.Issuer, "tenant": o.Tenant, "audience": o.Audience}
-		plain := map[string]string{"enableTraining": "True"}
+		c.owner = map[string]any{"image": c.Image, "namespaces": []any{"training"}, "issuer": c.Issuer, "tenant": c.Tenant, "audience": c.Audience}
 		for i, option := range options {
 			if set&(1<<i) != 0 {
-				option(&o, plain, owner)
+				option(c)
 			}
 		}
-		objects, err := deploy.ML(o)
+		objects, err := deploy.ML(c.MLOptions)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -128,12 +179,44 @@ func TestTheChartIsTheManifest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		have, err := rendered(t, mlType, "azureml", map[string]any{"owner": owner, "settings": settings(t, mlType, plain, nil)})
+		have, err := rendered(t, ml, "azureml", map[string]any{"owner": c.owner, "settings": settings(t, mlType, c.plain, c.protected)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		compare(t, fmt.Sprintf("%03b", set), parsed(t, string(text)), have)
+		compare(t, fmt.Sprintf("%09b", set), parsed(t, string(text)), have)
 	}
+}
+
+// combination is what is rendered both ways.
+type combination struct {
+	deploy.MLOptions
+	plain, protected map[string]string
+	owner            map[string]any
+}
+
+func (c *combination) set(kv ...string) {
+	for i := 0; i+1 < len(kv); i += 2 {
+		c.plain[kv[i]] = kv[i+1]
+	}
+}
+
+// pair is a certificate for a name, and its key, in PEM.
+func pair(t *testing.T, host string) (cert, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{host}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
 }
 
 func compare(t *testing.T, name string, want, have map[string]*unstructured.Unstructured) {
@@ -142,9 +225,15 @@ func compare(t *testing.T, name string, want, have map[string]*unstructured.Unst
 		t.Errorf("%s: %d objects of %d", name, len(have), len(want))
 	}
 	for key, w := range want {
-		if h := have[key]; h == nil {
+		h := have[key]
+		if h == nil {
 			t.Errorf("%s: %s is missing", name, key)
-		} else if !equality.Semantic.DeepEqual(w.Object, h.Object) {
+			continue
+		}
+		if len(h.GetAnnotations()) == 0 {
+			h.SetAnnotations(nil) // a map without entries is one that is not there
+		}
+		if !equality.Semantic.DeepEqual(w.Object, h.Object) {
 			t.Errorf("%s: %s differs:\n%v\nwant:\n%v", name, key, h.Object, w.Object)
 		}
 	}
@@ -152,9 +241,10 @@ func compare(t *testing.T, name string, want, have map[string]*unstructured.Unst
 
 // The probe's chart, with and without a proxy.
 func TestTheProbesChart(t *testing.T) {
+	probe := load(t, probeType)
 	owner := map[string]any{"image": "agent:1"}
 	plain := map[string]string{"targets.b": "b.example", "targets.a": "a.example", "interval": "60"}
-	without, err := rendered(t, probeType, "team", map[string]any{"owner": owner, "settings": settings(t, probeType, plain, nil)})
+	without, err := rendered(t, probe, "team", map[string]any{"owner": owner, "settings": settings(t, probeType, plain, nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +259,7 @@ func TestTheProbesChart(t *testing.T) {
 	if got := args(without); len(without) != 5 || got != "[probe --cluster="+clusterID+" --targets=a.example,b.example --every=60s --report=sallyport-probe-report]" {
 		t.Errorf("%d objects, %s", len(without), got)
 	}
-	with, err := rendered(t, probeType, "team", map[string]any{"owner": owner, "settings": settings(t, probeType, plain, map[string]string{"proxy": "http://u:p@proxy:3128"})})
+	with, err := rendered(t, probe, "team", map[string]any{"owner": owner, "settings": settings(t, probeType, plain, map[string]string{"proxy": "http://u:p@proxy:3128"})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +272,7 @@ func TestTheProbesChart(t *testing.T) {
 // No value names an image, a command, a ServiceAccount or a rule but the owner's,
 // and what could break out of its place stays text.
 func TestTheChartsRefuseAndQuote(t *testing.T) {
+	ml := load(t, mlType)
 	good := func() map[string]any {
 		return map[string]any{"owner": map[string]any{"image": "i", "namespaces": []any{"training"}, "issuer": "https://i", "tenant": tenant, "audience": "https://a"},
 			"settings": settings(t, mlType, map[string]string{"enableTraining": "True"}, nil)}
@@ -189,14 +280,14 @@ func TestTheChartsRefuseAndQuote(t *testing.T) {
 	for _, name := range []string{"image", "command", "serviceAccountName", "rules", "replicas", "installVolcano"} {
 		v := good()
 		v["settings"].(map[string]any)[name] = "x"
-		if _, err := rendered(t, mlType, "azureml", v); err == nil {
+		if _, err := rendered(t, ml, "azureml", v); err == nil {
 			t.Errorf("setting %s was taken", name)
 		}
 	}
 	for name, value := range map[string]any{"namespaces": []any{"a\nb"}, "issuer": "https://i\n- --evil", "tenant": "x", "imgae": "x"} {
 		v := good()
 		v["owner"].(map[string]any)[name] = value
-		if _, err := rendered(t, mlType, "azureml", v); err == nil {
+		if _, err := rendered(t, ml, "azureml", v); err == nil {
 			t.Errorf("the owner's %s was taken as %q", name, value)
 		}
 	}

@@ -23,7 +23,7 @@ type acceptFlags struct {
 	typ, workspace      string
 	namespaces          []string
 	image, installer    string
-	claim               string
+	claim, scoringURL   string
 	httpsProxy, noProxy string
 	noInstaller         bool
 	timeout             time.Duration
@@ -37,6 +37,7 @@ func (x *acceptFlags) flags(f *flags) {
 	f.text(&x.installer, "installer-image", "", "Image of the installer; see 'sallyport image save --program sallyport-installer'. Default: "+defaultInstallerImage()+".")
 	f.text(&x.workspace, "workspace-name", "w", "A workspace of the resource group, which shows the ML service's key. Default: any. Microsoft.AzureML.Kubernetes only.")
 	f.text(&x.claim, "log-claim", "", "PersistentVolumeClaim in namespace azureml for jobs' logs. Default: they are lost with the gateway's pod.")
+	f.text(&x.scoringURL, "scoring-url", "", "Where callers reach online endpoints, when that is not the router's Service: https://HOST[/PATH].")
 	f.text(&x.httpsProxy, "https-proxy", "", "URL of the CONNECT proxy by which the installer reaches the server.")
 	f.text(&x.noProxy, "no-proxy", "", "More hosts that are not reached through it, comma-separated.")
 	f.DurationVar(&x.timeout, "timeout", 0, "How long what is installed may take until it runs, before it is rolled back. Default: 5m.")
@@ -122,8 +123,8 @@ func (a *app) printConsent(ctx context.Context, x *acceptFlags, render func(depl
 // acceptedType is the type with what its owner says of it.
 func (a *app) acceptedType(ctx context.Context, x *acceptFlags, t *extension.Type, cluster string) (deploy.Accepted, error) {
 	if t.Name != "Microsoft.AzureML.Kubernetes" {
-		if x.workspace != "" || x.claim != "" {
-			return nil, usagef("arguments --workspace-name/-w and --log-claim are Microsoft.AzureML.Kubernetes' only")
+		if x.workspace != "" || x.claim != "" || x.scoringURL != "" {
+			return nil, usagef("arguments --workspace-name/-w, --log-claim and --scoring-url are Microsoft.AzureML.Kubernetes' only")
 		}
 		o := deploy.ProbeOptions{Namespaces: someNamespaces(x.namespaces, t.ReleaseNamespace), Image: x.image}
 		if o.Image == "" {
@@ -131,7 +132,7 @@ func (a *app) acceptedType(ctx context.Context, x *acceptFlags, t *extension.Typ
 		}
 		return o, nil
 	}
-	o := deploy.MLOptions{Namespaces: someNamespaces(x.namespaces, "default"), Image: x.image, LogClaim: x.claim, Number: time.Now().Unix()}
+	o := deploy.MLOptions{Namespaces: someNamespaces(x.namespaces, "default"), Image: x.image, LogClaim: x.claim, ScoringURL: x.scoringURL, Number: time.Now().Unix()}
 	if o.Image == "" {
 		o.Image = defaultMLImage()
 	}
