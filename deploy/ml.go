@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -267,6 +268,15 @@ func (o MLOptions) mlService() rbac.Explained {
 	}}
 }
 
+// nodesJSON is a selector as a flag takes it, sorted.
+func nodesJSON(selector map[string]string) string {
+	text, err := json.Marshal(selector)
+	if err != nil {
+		return "{}" // strings can be encoded
+	}
+	return string(text)
+}
+
 // mlDeployment passes Pod Security "restricted".
 func (o MLOptions) mlDeployment(account string) rbac.Explained {
 	part := map[string]string{mlext.GatewayAccount: "gateway", mlext.OperatorAccount: "operator", mlext.RouterAccount: "router"}[account]
@@ -287,6 +297,9 @@ func (o MLOptions) mlDeployment(account string) rbac.Explained {
 	}
 	if part == "operator" {
 		c.Args = append(c.Args, "--image="+o.Image)
+		if len(o.NodeSelector) > 0 {
+			c.Args = append(c.Args, "--node-selector="+nodesJSON(o.NodeSelector))
+		}
 	}
 	why := "Runs jobs and model servers, and says what becomes of them. It dials this API server; nothing dials it."
 	if part == "gateway" {

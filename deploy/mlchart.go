@@ -40,6 +40,7 @@ var mlSwitches = []struct {
 }{
 	{"$.Values.owner.logClaim", func(o *MLOptions) { o.LogClaim = "" }},
 	{"$.Values.settings.nodeSelector", func(o *MLOptions) { o.NodeSelector = nil }},
+	{"not $.Values.settings.enableTraining", func(o *MLOptions) { o.NoTraining = false }},
 	{"$.Values.settings.enableInference", func(o *MLOptions) { o.Router = nil }},
 	{"$.Values.settings.inferenceRouterHA", func(o *MLOptions) { o.Router.Alone = true }},
 	{"$.Values.settings.internalLoadBalancerProvider", func(o *MLOptions) { o.Router.Internal = false }},
@@ -69,6 +70,7 @@ func mlInstallable() *installable {
 				mlWordService: "title $.Values.settings.inferenceRouterServiceType", mlWordHost: "$.Values.settings.sslCname",
 				base64.StdEncoding.EncodeToString([]byte(mlWordCert)): "b64enc $.Values.settings.sslCert",
 				base64.StdEncoding.EncodeToString([]byte(mlWordKey)):  "b64enc $.Values.settings.sslKey",
+				nodesJSON(map[string]string{mlWordNodes: ""}):         "toJson $.Values.settings.nodeSelector",
 				routerSecret: fmt.Sprintf(`ternary %q $.Values.settings.sslSecret (not (empty $.Values.settings.sslCert))`, routerSecret)},
 			maps: map[string]string{mlWordNodes: "$.Values.settings.nodeSelector"},
 			each: mlWordNamespace, list: "$.Values.owner.namespaces",
@@ -79,7 +81,7 @@ func mlInstallable() *installable {
 	}
 	i.chart.render = func(without int) ([]rbac.Explained, error) {
 		o := MLOptions{Namespaces: []string{mlWordNamespace}, Image: mlWordImage, LogClaim: mlWordClaim, Issuer: mlWordIssuer, Tenant: mlWordTenant,
-			Audience: mlWordAudience, MLKey: []byte("-"), Keys: []byte("-"), NodeSelector: map[string]string{mlWordNodes: ""},
+			Audience: mlWordAudience, MLKey: []byte("-"), Keys: []byte("-"), NodeSelector: map[string]string{mlWordNodes: ""}, NoTraining: true,
 			Router: &MLRouter{ServiceType: mlWordService, Internal: true, Cert: []byte(mlWordCert), Key: []byte(mlWordKey), Host: mlWordHost, URL: mlWordURL}}
 		if without >= 0 {
 			mlSwitches[without].off(&o)

@@ -182,6 +182,6 @@ func runOperator(ctx context.Context, c *config, kube *clients, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	return operator.Run(ctx, operator.Config{Kube: kube.kube, Dynamic: kube.dynamic, Namespaces: c.namespaces, Image: c.image,
+	return operator.Run(ctx, operator.Config{Kube: kube.kube, Dynamic: kube.dynamic, Namespaces: c.namespaces, Image: c.image, NodeSelector: c.nodeSelector,
 		Identity: fmt.Sprintf("%s-%d", host, os.Getpid()), Now: time.Now, Log: log})
 }

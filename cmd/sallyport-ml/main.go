@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -56,7 +57,8 @@ type config struct {
 
 	router routerConfig
 	// The operator's.
-	image string
+	image        string
+	nodeSelector map[string]string
 }
 
 // run is main without the process: exit code 0 after a clean stop, 1 for a
@@ -124,6 +126,7 @@ func parseFlags(part string, args []string, stderr io.Writer) (*config, error) {
 	}
 	if part == "operator" {
 		f.StringVar(&c.image, "image", "", "`image` of this program, in which the bytes of jobs are moved")
+		f.Func("node-selector", "`JSON` object of the labels of nodes that everything runs on", func(s string) error { return json.Unmarshal([]byte(s), &c.nodeSelector) })
 	}
 	if err := f.Parse(args); err != nil {
 		return nil, err

@@ -36,8 +36,11 @@ type Config struct {
 	Namespaces []string // the owner's consent: nothing runs elsewhere
 	Identity   string   // of this process, in the lease
 	Image      string   // of this program: what moves the bytes of jobs runs in it
-	Now        func() time.Time
-	Log        *slog.Logger
+	// NodeSelector is the extension's: what an instance type says is added to it,
+	// and must not contradict it.
+	NodeSelector map[string]string
+	Now          func() time.Time
+	Log          *slog.Logger
 }
 
 // The lease's times. One operator works at a time.
@@ -338,6 +341,22 @@ func (o *operator) network(ctx context.Context, t *mlext.TrainingJob) ([]string,
 // instanceType finds what a pod gets: the compute's own types first, then the
 // cluster's, then the default.
 func (o *operator) instanceType(ctx context.Context, name string, own map[string]wire.InstanceType) (wire.InstanceType, error) {
+	kind, err := o.namedType(ctx, name, own)
+	if err != nil || len(o.NodeSelector) == 0 {
+		return kind, err
+	}
+	selector := maps.Clone(o.NodeSelector)
+	for key, value := range kind.NodeSelector {
+		if had, there := selector[key]; there && had != value {
+			return kind, trust.Errorf(trust.Invalid, "instance type %s is for nodes with %s=%s, and the extension was installed for those with %s=%s", name, key, value, key, had)
+		}
+		selector[key] = value
+	}
+	kind.NodeSelector = selector
+	return kind, nil
+}
+
+func (o *operator) namedType(ctx context.Context, name string, own map[string]wire.InstanceType) (wire.InstanceType, error) {
 	if name == "" {
 		name = mlext.DefaultInstanceType
 	}
