@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/cmd/sallyport/output"
+	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
 )
 
@@ -35,7 +37,9 @@ func (a *app) jobCreate() *cobra.Command {
 		use: "create", short: "Submit a command job.",
 		long: `Submit a command job, written in the YAML of az's command jobs: command, environment,
 environment_variables, compute, resources (instance_type, instance_count, shm_size),
-limits.timeout, retry_settings.max_retries, distribution (pytorch, tensorflow), tags.
+limits.timeout, retry_settings.max_retries, distribution (pytorch, tensorflow), tags,
+code, inputs and outputs. What is local (code, and paths of inputs, from the file's
+folder) is uploaded, without what .amlignore or else .gitignore names.
 A command without anything that only a shell understands is run as it is, so an image
 needs no shell. What is not supported is refused by name.`,
 		example: "sallyport ml job create -f job.yml -g MyResourceGroup -w MyWorkspace --stream",
@@ -74,7 +78,11 @@ needs no shell. What is not supported is refused by name.`,
 			if err != nil {
 				return nil, err
 			}
-			raw, err := a.begin(ctx, "Submitting "+n.name, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: j.body(workspace, environment)})
+			body := j.body(workspace, environment)
+			if err := j.data(ctx, a, workspace, filepath.Dir(file), body["properties"].(map[string]any)); err != nil {
+				return nil, err
+			}
+			raw, err := a.begin(ctx, "Submitting "+n.name, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: body})
 			if err != nil || !stream {
 				if err != nil {
 					return nil, err
@@ -106,12 +114,17 @@ func (a *app) jobList() *cobra.Command {
 			if err != nil {
 				return nil, err
 			}
-			return slices.DeleteFunc(v.([]any), func(one any) bool {
-				m, _ := one.(map[string]any)
-				is, _ := m["isArchived"].(bool)
-				return !all && is != archived
-			}), nil
+			return unarchived(v, archived, all), nil
 		},
+	})
+}
+
+// unarchived leaves out of a list what was archived, or everything else.
+func unarchived(v any, only, all bool) any {
+	return slices.DeleteFunc(v.([]any), func(one any) bool {
+		m, _ := one.(map[string]any)
+		is, _ := m["isArchived"].(bool)
+		return !all && is != only
 	})
 }
 
@@ -168,62 +181,116 @@ func (a *app) jobArchive(use, short string, archived bool) *cobra.Command {
 			if err != nil {
 				return nil, err
 			}
-			c, err := a.session()
-			if err != nil {
-				return nil, err
-			}
-			raw, err := c.Get(ctx, id, mlVersion)
-			if err != nil {
-				return nil, err
-			}
-			var job struct {
-				Properties map[string]any `json:"properties"`
-			}
-			if err := json.Unmarshal(raw, &job); err != nil {
-				return nil, err
-			}
-			job.Properties["isArchived"] = archived
-			_, err = a.begin(ctx, "Changing "+n.name, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: job})
-			return nil, err
+			return nil, a.setArchived(ctx, id, n.name, archived)
 		},
 	})
 }
 
+// setArchived sends a resource back with nothing but that changed.
+func (a *app) setArchived(ctx context.Context, id, name string, archived bool) error {
+	c, err := a.session()
+	if err != nil {
+		return err
+	}
+	raw, err := c.Get(ctx, id, mlVersion)
+	if err != nil {
+		return err
+	}
+	var one struct {
+		Properties map[string]any    `json:"properties"`
+		Tags       map[string]string `json:"tags,omitempty"`
+	}
+	if err := json.Unmarshal(raw, &one); err != nil {
+		return err
+	}
+	one.Properties["isArchived"] = archived
+	_, err = a.begin(ctx, "Changing "+name, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: one})
+	return err
+}
+
 func (a *app) jobDownload() *cobra.Command {
 	var n inWorkspace
-	var path string
+	var path, name string
+	var all bool
 	return a.command(spec{
-		use: "download", short: "Write a job's logs into a folder.", example: "sallyport ml job download -g MyResourceGroup -w MyWorkspace -n JOB --download-path .",
+		use: "download", short: "Write a job's logs, or what it wrote, into a folder.",
+		long: `Write a job's logs into <folder>/<job>/logs; with --output-name what it wrote as that
+output into <folder>/<job>/named-outputs/<output>, and with --all everything. Of each
+node the last attempt counts.`,
+		example: "sallyport ml job download -g MyResourceGroup -w MyWorkspace -n JOB --all --download-path .",
 		flags: func(f *flags) {
 			n.named(f, "job")
 			f.text(&path, "download-path", "p", "Folder; a folder of the job's name is made in it. Default: this one.")
+			f.text(&name, "output-name", "", "Name of an output.")
+			f.flag(&all, "all", "", "Logs and all outputs.")
 		},
 		run: func(ctx context.Context, _ []string) (any, error) {
 			id, err := n.id(ctx, a, "jobs")
 			if err != nil {
 				return nil, err
 			}
-			var files logFiles
-			if err := a.logs(ctx, id, map[string]any{}, &files); err != nil {
+			to := filepath.Join(path, n.name)
+			if name != "" {
+				return a.fetch(ctx, id, map[string]any{"output": name}, filepath.Join(to, "named-outputs", name))
+			}
+			written, err := a.saveLogs(ctx, id, filepath.Join(to, "logs"))
+			if err != nil || !all {
+				return written, err
+			}
+			job, err := a.get(ctx, id, mlVersion)
+			if err != nil {
 				return nil, err
 			}
-			written := []any{}
-			for _, f := range files.Files {
-				if !filepath.IsLocal(f.Name) {
-					return nil, trust.Errorf(trust.Invalid, "the server names a log %q, which lies outside the folder", f.Name)
+			outputs, _ := job.(map[string]any)["outputs"].(map[string]any)
+			for _, output := range slices.Sorted(maps.Keys(outputs)) {
+				if !filepath.IsLocal(output) {
+					return nil, trust.Errorf(trust.Invalid, "the server names an output %q", output)
 				}
-				to := filepath.Join(path, n.name, "logs", filepath.FromSlash(f.Name)+".log")
-				if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+				more, err := a.fetch(ctx, id, map[string]any{"output": output}, filepath.Join(to, "named-outputs", output))
+				if err != nil {
 					return nil, err
 				}
-				if err := a.saveLog(ctx, id, f.Name, to); err != nil {
-					return nil, err
-				}
-				written = append(written, to)
+				written = append(written, more...)
 			}
 			return written, nil
 		},
 	})
+}
+
+// saveLogs writes a job's logs: those that are in the workspace's store from
+// there, the others as the cluster has them.
+func (a *app) saveLogs(ctx context.Context, id, to string) ([]any, error) {
+	var files logFiles
+	if err := a.logs(ctx, id, map[string]any{}, &files); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	hc := storeClient(files.Trust)
+	defer hc.CloseIdleConnections()
+	written := []any{}
+	for _, f := range files.Files {
+		if !filepath.IsLocal(f.Name) {
+			return nil, trust.Errorf(trust.Invalid, "the server names a log %q, which lies outside the folder", f.Name)
+		}
+		at := filepath.Join(to, filepath.FromSlash(f.Name)+".log")
+		if f.URL != "" {
+			err = save(ctx, hc, root, wire.SignedFile{File: wire.File{Path: f.Name + ".log", Size: f.Size}, URL: f.URL})
+		} else if err = os.MkdirAll(filepath.Dir(at), 0o755); err == nil {
+			err = a.saveLog(ctx, id, f.Name, at)
+		}
+		if err != nil {
+			return nil, err
+		}
+		written = append(written, at)
+	}
+	return written, nil
 }
 
 func (a *app) saveLog(ctx context.Context, id, name, to string) error {

@@ -99,7 +99,7 @@ func readJobFile(path string) (*jobFile, error) {
 
 // body is the job as ARM takes it.
 func (j *jobFile) body(workspace, environment string) map[string]any {
-	p := texts("displayName", j.DisplayName, "experimentName", j.ExperimentName, "description", j.Description, "codeId", j.Code)
+	p := texts("displayName", j.DisplayName, "experimentName", j.ExperimentName, "description", j.Description)
 	p["jobType"], p["command"], p["environmentId"] = "Command", j.Command, environment
 	p["computeId"] = j.Compute
 	if !strings.HasPrefix(j.Compute, "/") {
@@ -144,7 +144,7 @@ func (j *jobFile) body(workspace, environment string) map[string]any {
 		}
 		p["distribution"] = m
 	}
-	for name, m := range map[string]map[string]any{"inputs": j.Inputs, "outputs": j.Outputs, "services": j.Services, "queueSettings": j.QueueSettings} {
+	for name, m := range map[string]map[string]any{"services": j.Services, "queueSettings": j.QueueSettings} {
 		if len(m) > 0 {
 			p[name] = m // the server says why it does not take them
 		}

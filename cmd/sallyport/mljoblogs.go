@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -11,15 +13,14 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
 )
 
 type logFiles struct {
-	Files []struct {
-		Name string
-		Done bool
-	}
+	Files  []wire.LogFile
 	Status string
+	Trust  string // PEM: of the store that their URLs are of
 }
 
 type logPart struct {
@@ -62,7 +63,19 @@ func (a *app) stream(ctx context.Context, id string) error {
 			return err
 		}
 		for _, f := range files.Files {
-			if !done[f.Name] {
+			switch {
+			case done[f.Name]:
+			case f.URL != "" && at[f.Name] == 0:
+				text, err := keptLog(ctx, files.Trust, f)
+				if err != nil {
+					return err
+				}
+				printer.several = len(files.Files) > 1
+				printer.add(f.Name, text)
+				printer.end(f.Name)
+				done[f.Name] = true
+				delete(open, f.Name)
+			default:
 				open[f.Name] = true
 			}
 		}
@@ -99,6 +112,26 @@ func (a *app) stream(ctx context.Context, id string) error {
 			}
 		}
 	}
+}
+
+// keptLog reads a whole log from the workspace's store.
+func keptLog(ctx context.Context, ca string, f wire.LogFile) (string, error) {
+	hc := storeClient(ca)
+	defer hc.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
+	if err != nil {
+		return "", errors.New("the signed URL cannot be read")
+	}
+	res, err := hc.Do(req)
+	if err != nil {
+		return "", unreachable(err)
+	}
+	defer res.Body.Close()
+	if err := storeSays(res); err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(res.Body)
+	return strings.ToValidUTF8(string(text), "\uFFFD"), err
 }
 
 func ended(status string) bool {

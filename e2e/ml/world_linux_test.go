@@ -66,6 +66,7 @@ func TestMain(m *testing.M) {
 // "k8s".
 type world struct {
 	*installation.Installation
+	StorageURL string // of the workspaces' store
 }
 
 // ml is the world in one test.
@@ -97,11 +98,17 @@ func start(t *testing.T) *ml {
 				t.Fatal(err)
 			}
 		}
-		in, err := installation.New(installation.Config{Bin: bin, Dir: dir, Cluster: kube, Host: kube.HostAddress().String()})
+		host := kube.HostAddress().String() // pods reach the store there
+		storage, err := installation.FreePort(host)
 		if err != nil {
 			t.Fatal(err)
 		}
-		shared.w = &world{in}
+		in, err := installation.New(installation.Config{Bin: bin, Dir: dir, Cluster: kube, Host: host,
+			Server: fmt.Sprintf("storage: {folder: %s, listen: '%s'}\n", filepath.Join(dir, "storage"), storage)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared.w = &world{in, "https://" + storage}
 		m := &ml{shared.w, t}
 		m.connect()
 		m.attach()

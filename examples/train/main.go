@@ -1,7 +1,9 @@
 // Command train is a small training program for command jobs: it fits a line to
 // data by gradient descent, prints the loss as it goes, and with several nodes
 // averages the gradients of all of them at each step, as data-parallel training
-// does.
+// does. With -data it reads its points from a file, with -model it writes what it
+// has learnt where a model server finds it, and its last metrics go where the job
+// shows them.
 //
 // It is an example: a static binary in an otherwise empty image.
 package main
@@ -9,12 +11,14 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/csv"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -26,9 +30,16 @@ func main() {
 	steps := flag.Int("steps", 200, "gradient steps; 0: until it is stopped")
 	pace := flag.Duration("pace", 0, "wait after each step")
 	slope := flag.Float64("slope", 3, "slope of the line that the data lie on")
+	data := flag.String("data", "", "CSV `file` of points, x,y in each line, instead of that line")
+	out := flag.String("model", "", "`folder` to write model.json into")
+	version := flag.String("version", "1", "version that the model says it has")
 	exit := flag.Int("exit", 0, "exit code")
 	flag.Parse()
-	if err := train(ctx, *steps, *pace, *slope); err != nil {
+	p, err := read(*data)
+	if err == nil {
+		err = train(ctx, p, *steps, *pace, *slope, *out, *version)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "train:", err)
 		os.Exit(1)
 	}
@@ -38,20 +49,86 @@ func main() {
 // model is the line w*x + b.
 type model struct{ W, B float64 }
 
-// gradient of the mean squared error over points of this node's own.
-func (m model) gradient(rank int, slope float64) (g model, loss float64) {
-	const points = 64
-	for i := range points {
-		x := float64(i)/points + float64(rank)
-		d := m.W*x + m.B - (slope*x + 1)
-		g.W += 2 * d * x / points
-		g.B += 2 * d / points
-		loss += d * d / points
+// points are the data: y of each x.
+type points struct{ x, y []float64 }
+
+// made are points of a node's own, on a line.
+func made(rank int, slope float64) (p points) {
+	const n = 64
+	for i := range n {
+		x := float64(i)/n + float64(rank)
+		p.x, p.y = append(p.x, x), append(p.y, slope*x+1)
+	}
+	return p
+}
+
+// read reads points from a file; none without one.
+func read(file string) (p points, err error) {
+	if file == "" {
+		return p, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return p, err
+	}
+	defer f.Close()
+	lines, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		return p, err
+	}
+	for i, l := range lines {
+		x, err1 := strconv.ParseFloat(l[0], 64)
+		y, err2 := strconv.ParseFloat(l[len(l)-1], 64)
+		if len(l) != 2 || err1 != nil || err2 != nil {
+			return p, fmt.Errorf("%s: line %d is not x,y", file, i+1)
+		}
+		p.x, p.y = append(p.x, x), append(p.y, y)
+	}
+	if len(p.x) == 0 {
+		return p, fmt.Errorf("%s has no points", file)
+	}
+	return p, nil
+}
+
+// gradient of the mean squared error.
+func (m model) gradient(p points) (g model, loss float64) {
+	n := float64(len(p.x))
+	for i, x := range p.x {
+		d := m.W*x + m.B - p.y[i]
+		g.W += 2 * d * x / n
+		g.B += 2 * d / n
+		loss += d * d / n
 	}
 	return g, loss
 }
 
-func train(ctx context.Context, steps int, pace time.Duration, slope float64) error {
+// save writes the model as a model server reads it, and the metrics where the
+// job's environment says.
+func (m model) save(dir, version string, metrics map[string]float64) error {
+	if dir != "" {
+		raw, err := json.Marshal(map[string]any{"weights": []float64{m.W}, "bias": m.B, "version": version})
+		if err == nil {
+			err = os.MkdirAll(dir, 0o755)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "model.json"), append(raw, '\n'), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	file := os.Getenv("AZUREML_METRICS_FILE")
+	if file == "" {
+		return nil
+	}
+	raw, err := json.Marshal(metrics)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, raw, 0o644)
+}
+
+func train(ctx context.Context, data points, steps int, pace time.Duration, slope float64, out, version string) error {
 	rank, world := number("RANK", 0), number("WORLD_SIZE", 1)
 	var peers nodes
 	var err error
@@ -63,14 +140,19 @@ func train(ctx context.Context, steps int, pace time.Duration, slope float64) er
 	} else {
 		peers, err = join(ctx, rank, world)
 	}
+	if len(data.x) == 0 {
+		data = made(rank, slope)
+	}
 	if err != nil {
 		return err
 	}
 	defer peers.close()
 	var m model
+	last := 0.0
 	rate := 0.1 / float64(world*world)
 	for step := 0; (steps == 0 || step < steps) && ctx.Err() == nil; step++ {
-		g, loss := m.gradient(rank, slope)
+		g, loss := m.gradient(data)
+		last = loss
 		if g, err = peers.average(g); err != nil {
 			return err
 		}
@@ -84,7 +166,7 @@ func train(ctx context.Context, steps int, pace time.Duration, slope float64) er
 		}
 	}
 	fmt.Printf("model w=%.9f b=%.9f nodes=%d\n", m.W, m.B, world)
-	return nil
+	return m.save(out, version, map[string]float64{"loss": last, "w": m.W, "b": m.B})
 }
 
 // nodes of a job are one in their gradient.

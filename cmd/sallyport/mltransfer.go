@@ -1,0 +1,303 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing/format/gitignore"
+
+	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/mlext/wire"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// Bytes go straight to the workspace's store and come straight from it, by signed
+// URLs that the server gives.
+
+// signedFiles is what the server answers.
+type signedFiles struct {
+	URI   string
+	Files []wire.SignedFile
+	Next  string
+	Trust string
+}
+
+func storeClient(ca string) *http.Client {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		conf.RootCAs = x509.NewCertPool()
+		conf.RootCAs.AppendCertsFromPEM([]byte(ca)) // none: nobody is believed
+	}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: time.Minute}}
+}
+
+// local is a file to upload.
+type local struct {
+	wire.File
+	from string
+}
+
+// gather lists a file, or a folder without what its .amlignore names (or, where
+// there is none, its .gitignore), as az does.
+func gather(from string) (files []local, folder bool, err error) {
+	info, err := os.Stat(from)
+	if err != nil {
+		return nil, false, trust.Errorf(trust.Invalid, "%s cannot be read", from).Because(err)
+	}
+	if !info.IsDir() {
+		f, err := hashed(from, filepath.Base(from))
+		return []local{f}, false, err
+	}
+	skip, err := ignored(from)
+	if err != nil {
+		return nil, true, err
+	}
+	err = filepath.WalkDir(from, func(at string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, at)
+		if err != nil || rel == "." {
+			return err
+		}
+		if skip.Match(strings.Split(filepath.ToSlash(rel), "/"), d.IsDir()) {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if d.IsDir() {
+			return nil
+		}
+		if info, err := os.Stat(at); err != nil { // through links: what is meant is the file
+			return err
+		} else if !info.Mode().IsRegular() {
+			return trust.Errorf(trust.Invalid, "%s is no regular file: name it in .amlignore", at)
+		}
+		f, err := hashed(at, filepath.ToSlash(rel))
+		files = append(files, f)
+		return err
+	})
+	if err == nil && len(files) == 0 {
+		err = trust.Errorf(trust.Invalid, "%s has no files to upload", from)
+	}
+	return files, true, err
+}
+
+func ignored(dir string) (gitignore.Matcher, error) {
+	patterns := []gitignore.Pattern{gitignore.ParsePattern(".amlignore", nil), gitignore.ParsePattern(".gitignore", nil), gitignore.ParsePattern(".git/", nil)}
+	for _, name := range []string{".amlignore", ".gitignore"} {
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(raw)) {
+			if line = strings.TrimRight(line, "\r\n"); line != "" && !strings.HasPrefix(line, "#") {
+				patterns = append(patterns, gitignore.ParsePattern(line, nil))
+			}
+		}
+		break
+	}
+	return gitignore.NewMatcher(patterns), nil
+}
+
+func hashed(from, name string) (local, error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return local{}, err
+	}
+	defer in.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, in)
+	return local{wire.File{Path: name, Size: n, SHA256: hex.EncodeToString(h.Sum(nil))}, from}, err
+}
+
+// upload puts a file or a folder into the workspace's store and says what it is
+// called there. at is the version of an asset that it will be.
+func (a *app) upload(ctx context.Context, at, from string) (uri string, folder bool, err error) {
+	files, folder, err := gather(from)
+	if err != nil {
+		return "", false, err
+	}
+	all := make([]wire.File, 0, len(files))
+	for _, f := range files {
+		all = append(all, f.File)
+	}
+	var answer signedFiles
+	for try := range 3 { // what was cut off is not there, and is asked for again
+		if err := a.post(ctx, at+"/startPendingUpload", map[string]any{"pendingUploadType": "None", "files": all}, &answer); err != nil {
+			return "", false, err
+		}
+		if err = a.put(ctx, files, &answer); err == nil || try == 2 || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		return "", false, err
+	}
+	if uri = answer.URI; !folder {
+		uri += "/" + files[0].Path
+	}
+	return uri, folder, nil
+}
+
+func (a *app) put(ctx context.Context, files []local, answer *signedFiles) error {
+	hc := storeClient(answer.Trust)
+	defer hc.CloseIdleConnections()
+	for i, s := range answer.Files {
+		at := slices.IndexFunc(files, func(f local) bool { return f.Path == s.Path })
+		if at < 0 {
+			return trust.Errorf(trust.Internal, "the server asks for %q, which is not uploaded", s.Path)
+		}
+		a.busy.doing(fmt.Sprintf("Uploading %d of %d files", i+1, len(answer.Files)), s.Path)
+		if err := putOne(ctx, hc, files[at].from, s); err != nil {
+			return fmt.Errorf("upload %s: %w", s.Path, err)
+		}
+	}
+	return nil
+}
+
+func putOne(ctx context.Context, hc *http.Client, from string, s wire.SignedFile) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.URL, io.LimitReader(in, s.Size))
+	if err != nil {
+		return errors.New("the signed URL cannot be read")
+	}
+	if req.ContentLength = s.Size; s.Size == 0 {
+		req.Body = http.NoBody
+	}
+	for name, value := range s.Header {
+		req.Header.Set(name, value)
+	}
+	res, err := hc.Do(req)
+	if err != nil {
+		return unreachable(err)
+	}
+	defer res.Body.Close()
+	return storeSays(res)
+}
+
+// unreachable leaves the URL, which is a secret, out of an error.
+func unreachable(err error) error {
+	for next := err; next != nil; next = errors.Unwrap(next) {
+		err = next
+	}
+	return trust.Errorf(trust.Unavailable, "the workspace's store is not reachable from here").Because(err)
+}
+
+func storeSays(res *http.Response) error {
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
+	body, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	_, code, _ := bytes.Cut(body, []byte("<Code>"))
+	code, _, _ = bytes.Cut(code, []byte("</Code>"))
+	_, message, _ := bytes.Cut(body, []byte("<Message>"))
+	message, _, _ = bytes.Cut(message, []byte("</Message>"))
+	return trust.Errorf(trust.Unavailable, "the workspace's store answers %s %s %s", res.Status, code, message)
+}
+
+func (a *app) post(ctx context.Context, path string, ask, into any) error {
+	c, err := a.session()
+	if err != nil {
+		return err
+	}
+	res, err := c.Do(ctx, client.Request{Method: http.MethodPost, Path: path, Version: mlVersion, Body: ask})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(res.Body, into)
+}
+
+// fetch writes everything that the server gives at a path into a folder, and
+// lists what was written. Each file is there whole or not at all.
+func (a *app) fetch(ctx context.Context, path string, ask map[string]any, to string) ([]any, error) {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	written := []any{}
+	for after := ""; ; {
+		ask["after"] = after
+		var answer signedFiles
+		if err := a.post(ctx, path+"/getFiles", ask, &answer); err != nil {
+			return nil, err
+		}
+		hc := storeClient(answer.Trust)
+		for _, s := range answer.Files {
+			a.busy.doing("Downloading", s.Path)
+			if err := save(ctx, hc, root, s); err != nil {
+				return nil, fmt.Errorf("download %s: %w", s.Path, err)
+			}
+			written = append(written, filepath.Join(to, filepath.FromSlash(s.Path)))
+		}
+		hc.CloseIdleConnections()
+		if after = answer.Next; after == "" {
+			return written, nil
+		}
+	}
+}
+
+func save(ctx context.Context, hc *http.Client, root *os.Root, s wire.SignedFile) error {
+	if !filepath.IsLocal(s.Path) {
+		return trust.Errorf(trust.Invalid, "the server names %q, which lies outside the folder", s.Path)
+	}
+	if dir := path.Dir(s.Path); dir != "." {
+		if err := root.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
+	if err != nil {
+		return errors.New("the signed URL cannot be read")
+	}
+	res, err := hc.Do(req)
+	if err != nil {
+		return unreachable(err)
+	}
+	defer res.Body.Close()
+	if err := storeSays(res); err != nil {
+		return err
+	}
+	part := s.Path + ".part"
+	out, err := root.Create(part)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	n, err := io.Copy(out, res.Body)
+	if err == nil && n != s.Size {
+		err = fmt.Errorf("it has %d bytes and should have %d", n, s.Size)
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return errors.Join(err, root.Remove(part))
+	}
+	return root.Rename(part, s.Path)
+}
