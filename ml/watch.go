@@ -24,6 +24,10 @@ func (m *ML) Run(ctx context.Context) error {
 	marks := newMarks()
 	var wg sync.WaitGroup
 	wg.Go(func() { m.handOvers(ctx, marks.keys) })
+	if m.Storage != nil {
+		wg.Go(func() { m.sweeping(ctx) })
+		wg.Go(func() { m.attendDeployments(ctx) })
+	}
 	var keysLost error
 	wg.Go(func() {
 		keysLost = m.followKeys(ctx, marks)
