@@ -19,7 +19,7 @@ const (
 // sweep deletes what nothing names any more: bytes of workspaces, jobs and models
 // that are gone, uploads that no asset or job reads, and, after the retention,
 // what jobs left. Several servers may do so at once.
-func (m *ML) sweep(ctx context.Context) error {
+func (m *ML) sweep(ctx context.Context, now time.Time, retention time.Duration) error {
 	// The bytes first: what is made after that is not looked at.
 	units, err := m.units(ctx)
 	if err != nil || len(units) == 0 {
@@ -31,10 +31,10 @@ func (m *ML) sweep(ctx context.Context) error {
 	}
 	for _, u := range units {
 		ended, known := live[u.prefix]
-		age := m.Now().Sub(u.newest)
+		age := now.Sub(u.newest)
 		switch {
 		case !known && age > sweepGrace:
-		case known && !ended.IsZero() && m.Retention > 0 && m.Now().Sub(ended) > m.Retention:
+		case known && !ended.IsZero() && retention > 0 && now.Sub(ended) > retention:
 		default:
 			continue
 		}
@@ -143,7 +143,7 @@ func unitOf(prefix string) string {
 // sweeping sweeps until ctx ends.
 func (m *ML) sweeping(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := m.sweep(ctx); err != nil && ctx.Err() == nil {
+		if err := m.sweep(ctx, m.Now(), m.Retention); err != nil && ctx.Err() == nil {
 			m.Log.WarnContext(ctx, "what is left in the store not swept", "error", err)
 		}
 		pause(ctx, sweepEvery)

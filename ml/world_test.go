@@ -23,6 +23,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sallyport/sallyport/arm"
+	"github.com/sallyport/sallyport/bucket"
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/internal/seal"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -64,9 +65,14 @@ type world struct {
 	tokens    int            // generation that the gateway takes
 	changed   chan struct{}
 	version   int
+	asks      []wire.Ask
+	answers   map[string]wire.Answer
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldWith(t, nil) }
+
+// newWorldWith is newWorld with a store for workspaces.
+func newWorldWith(t *testing.T, storage *bucket.Bucket) *world {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	st, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), Log: log})
@@ -74,7 +80,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	w := &world{t: t, st: st, computes: map[string]wire.Compute{}, jobs: map[string]*wire.Status{}, submitted: map[string]wire.Job{}, canceled: map[string]bool{}, changed: make(chan struct{}),
+	w := &world{answers: map[string]wire.Answer{}, t: t, st: st, computes: map[string]wire.Compute{}, jobs: map[string]*wire.Status{}, submitted: map[string]wire.Job{}, canceled: map[string]bool{}, changed: make(chan struct{}),
 		scoring: "https://score.test", endpoints: map[string]wire.Endpoint{}, servers: map[string]wire.Deployment{}, serving: map[string]*wire.DeploymentStatus{}, told: map[string]int{}}
 	server := httptest.NewTLSServer(w)
 	t.Cleanup(server.Close)
@@ -83,7 +89,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if w.ml, err = New(Config{Store: st, Base: server.URL, Trust: client.ServerTrust{CA: string(ca)}, Tenant: tenant, Key: key, Seal: sealer(t), Log: log}); err != nil {
+	if w.ml, err = New(Config{Storage: storage, Store: st, Base: server.URL, Trust: client.ServerTrust{CA: string(ca)}, Tenant: tenant, Key: key, Seal: sealer(t), Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	w.ml.again = 10 * time.Millisecond
@@ -102,7 +108,7 @@ func newWorld(t *testing.T) *world {
 		server.CloseClientConnections()
 		wg.Wait()
 	})
-	w.put(store.Source{ID: workspace, Type: Namespace + "/workspaces", Location: "local", State: arm.Succeeded,
+	w.put(store.Source{ID: workspace, Type: Namespace + "/workspaces", Location: "local", Properties: json.RawMessage(`{"workspaceId":"44444444-4444-4444-8444-444444444444"}`), State: arm.Succeeded,
 		Identity: &store.SystemIdentity{PrincipalID: uuid.NewString(), TenantID: tenant, ClientID: uuid.NewString()}})
 	w.put(store.Cluster{ID: clusterID, UID: clusterUID, Location: "local", State: arm.Succeeded})
 	return w
@@ -253,6 +259,24 @@ func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) 
 		answer(200, struct{}{})
 	case what == "DELETE computes":
 		delete(w.computes, parts[2])
+		answer(200, struct{}{})
+	case what == "GET asks":
+		asks := w.asks
+		w.asks = nil
+		if len(asks) == 0 {
+			changed := w.changed
+			w.mu.Unlock()
+			select {
+			case <-changed:
+			case <-r.Context().Done():
+			}
+			w.mu.Lock()
+		}
+		answer(200, asks)
+	case what == "PUT asks":
+		var a wire.Answer
+		_ = json.NewDecoder(r.Body).Decode(&a)
+		w.answers[parts[2]] = a
 		answer(200, struct{}{})
 	case what == "PUT jobs":
 		var j wire.Job

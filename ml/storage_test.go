@@ -1,0 +1,324 @@
+package ml
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/sallyport/sallyport/bucket"
+	"github.com/sallyport/sallyport/bucket/folder"
+	"github.com/sallyport/sallyport/mlext/wire"
+	"github.com/sallyport/sallyport/store"
+	"github.com/sallyport/sallyport/trust"
+)
+
+// stored is a world with a store of ours, on real TLS.
+type stored struct {
+	*world
+	hc *http.Client
+}
+
+func newStored(t *testing.T) *stored {
+	t.Helper()
+	s, err := folder.New(folder.Config{Dir: t.TempDir(), Bucket: "b", Region: "r", AccessKeyID: "k", SecretKey: "s", Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewTLSServer(s)
+	t.Cleanup(server.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	b, err := bucket.Open(bucket.Config{Endpoint: server.URL, Region: "r", Bucket: "b", PathStyle: true, AccessKeyID: "k", SecretKey: "s", CA: string(ca)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return &stored{newWorldWith(t, b).scene(), server.Client()}
+}
+
+func (s *stored) send(method string, f wire.SignedFile, body string) string {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, f.URL, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for k, v := range f.Header {
+		req.Header.Set(k, v)
+	}
+	res, err := s.hc.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	got, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		s.t.Fatalf("%s %s: %s %s %v", method, f.Path, res.Status, got, err)
+	}
+	return string(got)
+}
+
+func described(path, content string) wire.File {
+	sum := sha256.Sum256([]byte(content))
+	return wire.File{Path: path, Size: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}
+}
+
+// files of an answer of ARM.
+func (s *stored) files(r *reply) (all []wire.SignedFile) {
+	s.t.Helper()
+	raw, err := json.Marshal(r.body["files"])
+	if err != nil || json.Unmarshal(raw, &all) != nil {
+		s.t.Fatalf("files %s: %v", raw, err)
+	}
+	return all
+}
+
+// upload does what the command line does.
+func (s *stored) upload(at string, contents map[string]string) string {
+	s.t.Helper()
+	var all []wire.File
+	for path, content := range contents {
+		all = append(all, described(path, content))
+	}
+	r := s.must(200, "POST", at+"/startPendingUpload", map[string]any{"files": all})
+	for _, f := range s.files(r) {
+		s.send(http.MethodPut, f, contents[f.Path])
+	}
+	if again := s.must(200, "POST", at+"/startPendingUpload", map[string]any{"files": all}); len(s.files(again)) != 0 || again.at("uri") != r.at("uri") {
+		s.t.Errorf("uploaded once more: %v", again.body)
+	}
+	return r.at("uri").(string)
+}
+
+// ask is what a pod gets through the extension.
+func (s *stored) ask(a wire.Ask) wire.Answer {
+	s.t.Helper()
+	a.ID = uuid.NewString()
+	s.mu.Lock()
+	s.asks = append(s.asks, a)
+	s.wake()
+	s.mu.Unlock()
+	var got wire.Answer
+	s.until("the pod is answered", func() bool {
+		return s.locked(func() (there bool) { got, there = s.answers[a.ID]; return there })
+	})
+	return got
+}
+
+func TestAJobsBytes(t *testing.T) {
+	s := newStored(t)
+	code := s.upload(workspace+"/codes/new/versions/1", map[string]string{"train.py": "print(1)", "lib/a.py": "pass"})
+	data := s.upload(workspace+"/data/points/versions/1", map[string]string{"points.csv": "1,2\n"})
+	s.must(201, "PUT", workspace+"/codes/c/versions/1", props("codeUri", code))
+	s.must(201, "PUT", workspace+"/data/points/versions/1", props("dataUri", data+"/points.csv", "dataType", "uri_file"))
+	if r := s.call("PUT", workspace+"/data/points/versions/1", props("dataUri", code, "dataType", "uri_file")); trust.KindOf(r.err) != trust.Conflict {
+		t.Errorf("a version was changed: %v", r.err)
+	}
+	job := workspace + "/jobs/j"
+	s.must(201, "PUT", job, command("codeId", workspace+"/codes/c/versions/1",
+		"command", "python train.py ${{inputs.data}} $[[--rate ${{inputs.rate}}]] $[[--x ${{inputs.none}}]] --out ${{outputs.model}}",
+		"inputs", map[string]any{"data": map[string]any{"jobInputType": "uri_file", "uri": workspace + "/data/points/versions/1"}, "rate": map[string]any{"jobInputType": "literal", "value": "0.1"}},
+		"outputs", map[string]any{"model": map[string]any{"jobOutputType": "uri_folder"}}))
+	p := s.privateOf(job)
+	if want := "python train.py /mnt/azureml/inputs/data/points.csv --rate 0.1  --out /mnt/azureml/outputs/model"; p.Job.Command != want || p.Job.WorkDir != codePath {
+		t.Errorf("command %q in %q", p.Job.Command, p.Job.WorkDir)
+	}
+	var mounts []string
+	for _, m := range p.Job.Mounts {
+		mounts = append(mounts, fmt.Sprint(m.Name, m.Way, m.Writable, m.Live))
+	}
+	if diff := cmp.Diff([]string{"code read true false", "inputs.data read false false", "outputs.model write false true"}, spaced(mounts)); diff != "" {
+		t.Error(diff)
+	}
+	if p.Job.Environment["AZURE_ML_INPUT_data"] != "/mnt/azureml/inputs/data/points.csv" {
+		t.Errorf("environment %v", p.Job.Environment)
+	}
+
+	ask := wire.Ask{Job: p.Job.UID, Resource: "jobs/j", Pod: "j-0-abc", Mount: "code"}
+	got := map[string]string{}
+	for _, f := range s.ask(ask).Files {
+		got[f.Path] = s.send(http.MethodGet, f, "")
+	}
+	if diff := cmp.Diff(map[string]string{"train.py": "print(1)", "lib/a.py": "pass"}, got); diff != "" {
+		t.Error(diff)
+	}
+	ask.Mount = "inputs.data"
+	if a := s.ask(ask); len(a.Files) != 1 || s.send(http.MethodGet, a.Files[0], "") != "1,2\n" {
+		t.Errorf("input %+v", a)
+	}
+	s.refusesPods(ask)
+
+	// Two nodes write; the first one's file of a name counts, and a later attempt
+	// hides the earlier one and does not replace it.
+	keep := func(node int, pod, path, content string) {
+		t.Helper()
+		a := s.ask(wire.Ask{Job: p.Job.UID, Resource: "jobs/j", Node: node, Pod: pod, Mount: "outputs.model", Files: []wire.File{described(path, content)}})
+		if len(a.Files) != 1 {
+			t.Fatalf("answer %+v", a.Error)
+		}
+		s.send(http.MethodPut, a.Files[0], content)
+	}
+	keep(0, "first", "model.json", "attempt 0")
+	keep(0, "second", "model.json", "attempt 1")
+	keep(1, "other", "model.json", "of node 1")
+	keep(1, "other", "more.txt", "only there")
+	code0 := int32(0)
+	s.tell(p.Job.UID, wire.Status{State: wire.Completed, Ended: time.Now(), Metrics: map[string]float64{"loss": 0.25},
+		Nodes: []wire.Node{{Index: 1, Pod: "other", ExitCode: &code0}, {Index: 0, Attempt: 1, Pod: "second", ExitCode: &code0}}})
+	if r := s.becomes(job, "properties.status", wire.Completed); r.at("properties.properties").(map[string]any)["metrics.loss"] != "0.25" {
+		t.Errorf("metrics %v", r.at("properties.properties"))
+	}
+	got = map[string]string{}
+	for _, f := range s.files(s.must(200, "POST", job+"/getFiles", map[string]any{"output": "model"})) {
+		got[f.Path] = s.send(http.MethodGet, f, "")
+	}
+	if diff := cmp.Diff(map[string]string{"model.json": "attempt 1", "more.txt": "only there"}, got); diff != "" {
+		t.Error(diff)
+	}
+	if r := s.call("POST", job+"/getFiles", map[string]any{"output": "none"}); r.err == nil {
+		t.Error("an output that does not exist was listed")
+	}
+	s.models(job)
+}
+
+// spaced puts blanks between what Sprint ran together.
+func spaced(all []string) []string {
+	for i, s := range all {
+		for _, w := range []string{"read", "write", "true", "false"} {
+			s = strings.ReplaceAll(s, w, " "+w)
+		}
+		all[i] = strings.Join(strings.Fields(s), " ")
+	}
+	return all
+}
+
+// refusesPods: a pod gets nothing of what it does not run for.
+func (s *stored) refusesPods(good wire.Ask) {
+	s.t.Helper()
+	for what, change := range map[string]func(*wire.Ask){
+		"another uid":        func(a *wire.Ask) { a.Job = uuid.NewString() },
+		"no uid":             func(a *wire.Ask) { a.Job = "" },
+		"another job":        func(a *wire.Ask) { a.Resource = "jobs/none" },
+		"another kind":       func(a *wire.Ask) { a.Resource = "models/m/versions/1" },
+		"out of the place":   func(a *wire.Ask) { a.Resource = "../../workspaces/other/jobs/j" },
+		"a mount it has not": func(a *wire.Ask) { a.Mount = "inputs.other" },
+		"writing an input":   func(a *wire.Ask) { a.Mount, a.Files = "outputs.data", []wire.File{described("x", "x")} },
+		"a path upwards": func(a *wire.Ask) {
+			a.Mount, a.Files = "outputs.model", []wire.File{described("../../../../models/x", "x")}
+		},
+	} {
+		a := good
+		change(&a)
+		if got := s.ask(a); got.Error == nil || len(got.Files) != 0 {
+			s.t.Errorf("%s: %+v", what, got)
+		}
+	}
+	// Of another cluster that the workspace is bound to, too.
+	w, err := store.Get[store.Source](s.t.Context(), s.st, store.ResourceKey(workspace))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.ml.answer(s.t.Context(), &w, clusterID+"2", good); trust.KindOf(err) != trust.NotFound {
+		s.t.Errorf("from another cluster: %v", err)
+	}
+}
+
+// models are copies: they stay when the job goes.
+func (s *stored) models(job string) {
+	t := s.t
+	for _, version := range []string{"1", "2"} {
+		uri := map[string]string{"1": "azureml://jobs/j/outputs/model/paths/model.json", "2": "azureml://jobs/j/outputs/model"}[version]
+		s.must(201, "PUT", workspace+"/models/m/versions/"+version, props("modelUri", uri, "modelType", "custom_model"))
+	}
+	if r := s.must(200, "GET", workspace+"/models/m", nil); r.at("properties.latestVersion") != "2" || r.at("properties.nextVersion") != "3" {
+		t.Errorf("container %v", r.body)
+	}
+	for uri, says := range map[string]string{
+		"azureml://jobs/j/outputs/model/paths/none": "nothing at this path", "azureml://jobs/other/outputs/model": "no job", "azureml://jobs/j/outputs/none": "no output",
+		"https://example.com/x": "cannot be read", uploadURI + "00": "names no upload", "azureml://jobs/j/outputs/model/paths/../../x": "nothing at this path",
+		uploadURI + strings.Repeat("0", 64): "no files",
+	} {
+		if r := s.call("PUT", workspace+"/models/bad/versions/1", props("modelUri", uri)); r.err == nil || !strings.Contains(r.err.Error(), says) {
+			t.Errorf("%s: %v", uri, r.err)
+		}
+	}
+	s.end(s.must(202, "DELETE", job, nil))
+	if err := s.ml.sweep(t.Context(), time.Now().Add(2*sweepGrace), 0); err != nil {
+		t.Fatal(err)
+	}
+	var kinds []string
+	units, err := s.ml.units(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range units {
+		kinds = append(kinds, strings.Split(u.prefix, "/")[1])
+	}
+	if diff := cmp.Diff([]string{inModels, inModels, inUploads, inUploads}, kinds); diff != "" {
+		t.Error(diff)
+	}
+	files := s.files(s.must(200, "POST", workspace+"/models/m/versions/1/getFiles", map[string]any{}))
+	if len(files) != 1 || files[0].Path != "model.json" || s.send(http.MethodGet, files[0], "") != "attempt 1" {
+		t.Errorf("model %+v", files)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	s := newStored(t)
+	ctx := t.Context()
+	data := s.upload(workspace+"/data/d/versions/1", map[string]string{"kept": "x"})
+	s.must(201, "PUT", workspace+"/data/d/versions/1", props("dataUri", data, "dataType", "uri_folder"))
+	s.upload(workspace+"/data/d/versions/2", map[string]string{"forgotten": "y"})
+	s.must(201, "PUT", workspace+"/jobs/j", command("outputs", map[string]any{"o": map[string]any{}}))
+	p := s.privateOf(workspace + "/jobs/j")
+	f := s.ask(wire.Ask{Job: p.Job.UID, Resource: "jobs/j", Pod: "pod", Mount: "outputs.o", Files: []wire.File{described("out", "z")}}).Files[0]
+	s.send(http.MethodPut, f, "z")
+	stray, _, err := s.ml.Storage.Put(ctx, uuid.NewString()+"/jobs/"+uuid.NewString()+"/outputs/x", bucket.Upload{Size: 1}, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.send(http.MethodPut, wire.SignedFile{URL: stray}, "s")
+	keys := func() (all []string) {
+		objects, _, err := s.ml.Storage.List(context.WithoutCancel(ctx), "", "", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			all = append(all, o.Key[strings.LastIndexByte(o.Key, '/')+1:])
+		}
+		slices.Sort(all)
+		return all
+	}
+	const retention = 48 * time.Hour
+	sweep := func(after time.Duration, want ...string) {
+		t.Helper()
+		if err := s.ml.sweep(ctx, time.Now().Add(after), retention); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, keys()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	sweep(0, "forgotten", "kept", "out", "x") // all of it is young
+	sweep(sweepGrace+time.Minute, "kept", "out")
+	s.tell(p.Job.UID, wire.Status{State: wire.Completed, Ended: time.Now()})
+	s.becomes(workspace+"/jobs/j", "properties.status", wire.Completed)
+	sweep(sweepGrace+time.Minute, "kept", "out")
+	sweep(retention+time.Minute, "kept")
+	if bytes.Contains([]byte(f.URL), []byte("Secret")) {
+		t.Error("a URL holds the key")
+	}
+}
