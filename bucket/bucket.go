@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -17,9 +19,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/smithy-go"
 
 	"github.com/sallyport/sallyport/trust"
 )
@@ -44,7 +43,6 @@ type Bucket struct {
 	base        *url.URL // of the bucket
 	credentials aws.Credentials
 	signer      *v4.Signer
-	client      *s3.Client
 	http        *http.Client
 }
 
@@ -92,12 +90,6 @@ func Open(c Config) (*Bucket, error) {
 	if c.PathStyle {
 		b.base.Host, b.base.Path = u.Host, "/"+c.Bucket+"/"
 	}
-	b.client = s3.New(s3.Options{
-		Region: c.Region, BaseEndpoint: aws.String("https://" + u.Host), UsePathStyle: c.PathStyle,
-		Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretKey, ""), HTTPClient: b.http,
-		// Checksums that not every compatible service knows.
-		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired, ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
-	})
 	return b, nil
 }
 
@@ -220,21 +212,39 @@ func escape(path string) string {
 	return out.String()
 }
 
+// listed is S3's answer to a list.
+type listed struct {
+	IsTruncated  bool
+	EncodingType string // not every service knows it
+	Contents     []struct {
+		Key          string
+		Size         int64
+		LastModified time.Time
+	}
+}
+
 // List gives at most limit objects below prefix, in the order of their keys,
 // after a key. next is empty when there are no more.
 func (b *Bucket) List(ctx context.Context, prefix, after string, limit int) (all []Object, next string, err error) {
-	in := &s3.ListObjectsV2Input{Bucket: &b.Bucket, Prefix: aws.String(b.Prefix + prefix), MaxKeys: aws.Int32(int32(min(max(limit, 1), 1000)))}
+	query := url.Values{"list-type": {"2"}, "encoding-type": {"url"}, "prefix": {b.Prefix + prefix}, "max-keys": {strconv.Itoa(min(max(limit, 1), 1000))}}
 	if after != "" {
-		in.StartAfter = aws.String(b.Prefix + after)
+		query.Set("start-after", b.Prefix+after)
 	}
-	out, err := b.client.ListObjectsV2(ctx, in)
-	if err != nil {
-		return nil, "", b.failed("list", err)
+	var l listed
+	if err := b.call(ctx, "list", http.MethodGet, "", query, nil, &l); err != nil {
+		return nil, "", err
 	}
-	for _, o := range out.Contents {
-		all = append(all, Object{Key: strings.TrimPrefix(aws.ToString(o.Key), b.Prefix), Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified)})
+	for _, o := range l.Contents {
+		key := o.Key
+		if l.EncodingType == "url" {
+			key, err = url.QueryUnescape(o.Key)
+		}
+		if err != nil || !strings.HasPrefix(key, b.Prefix+prefix) {
+			return nil, "", trust.Errorf(trust.Unavailable, "the store lists %.200q below %.200q", o.Key, b.Prefix+prefix)
+		}
+		all = append(all, Object{Key: strings.TrimPrefix(key, b.Prefix), Size: o.Size, Modified: o.LastModified})
 	}
-	if aws.ToBool(out.IsTruncated) && len(all) > 0 {
+	if l.IsTruncated && len(all) > 0 {
 		next = all[len(all)-1].Key
 	}
 	return all, next, nil
@@ -245,8 +255,16 @@ func (b *Bucket) Copy(ctx context.Context, from, to string) error {
 	if err := errors.Join(ValidKey(from), ValidKey(to)); err != nil {
 		return err
 	}
-	_, err := b.client.CopyObject(ctx, &s3.CopyObjectInput{Bucket: &b.Bucket, Key: aws.String(b.Prefix + to), CopySource: aws.String(b.Bucket + "/" + escape(b.Prefix+from))})
-	return b.failed("copy", err)
+	// S3 may find out that it fails when it has answered 200.
+	var out struct {
+		XMLName xml.Name
+		Code    string
+	}
+	err := b.call(ctx, "copy", http.MethodPut, to, nil, http.Header{"X-Amz-Copy-Source": {"/" + escape(b.Config.Bucket+"/"+b.Prefix+from)}}, &out)
+	if err == nil && out.XMLName.Local != "CopyObjectResult" {
+		return trust.Errorf(trust.Unavailable, "the store refuses to copy (%.60s)", out.Code)
+	}
+	return err
 }
 
 // deleting is how many objects are deleted at once.
@@ -279,35 +297,104 @@ func (b *Bucket) deleteAll(ctx context.Context, all []Object) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			_, errs[i] = b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.Bucket, Key: aws.String(b.Prefix + all[i].Key)})
+			errs[i] = b.call(ctx, "delete", http.MethodDelete, all[i].Key, nil, nil, nil)
 		})
 	}
 	wg.Wait()
-	return b.failed("delete", errors.Join(errs...))
+	return errors.Join(errs...)
 }
 
 // Check asks the service whether the bucket is there and the key is good.
 func (b *Bucket) Check(ctx context.Context) error {
-	_, err := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.Bucket})
-	return b.failed("find the bucket", err)
+	_, _, err := b.List(ctx, "", "", 1)
+	return err
 }
 
-// failed is an error as its caller can tell it: the store's own code, nothing
-// of the request.
-func (b *Bucket) failed(what string, err error) error {
-	if err == nil {
-		return nil
+const (
+	tries     = 3
+	tryAgain  = 200 * time.Millisecond
+	maxAnswer = 8 << 20
+)
+
+// call asks the service, again when it is away for a moment: everything that is
+// asked may be repeated. out is decoded from XML.
+func (b *Bucket) call(ctx context.Context, what, method, key string, query url.Values, header http.Header, out any) error {
+	var err error
+	for try := range tries {
+		if try > 0 {
+			timer := time.NewTimer(tryAgain << try)
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			}
+			timer.Stop()
+		}
+		var again bool
+		if again, err = b.once(ctx, what, method, key, query, header, out); !again || ctx.Err() != nil {
+			return err
+		}
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s in the store: %w", what, err)
+	return err
+}
+
+// once is one exchange; again tells whether it may go better another time.
+func (b *Bucket) once(ctx context.Context, what, method, key string, query url.Values, header http.Header, out any) (again bool, err error) {
+	at := *b.base
+	if key != "" {
+		if err := ValidKey(key); err != nil {
+			return false, err
+		}
+		at.Path += b.Prefix + key
 	}
-	var refused smithy.APIError
-	if !errors.As(err, &refused) {
-		return trust.Errorf(trust.Unavailable, "the store does not answer").Because(fmt.Errorf("%s: %w", what, err))
+	at.RawPath, at.RawQuery = escape(at.Path), query.Encode()
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), nil)
+	if err != nil {
+		return false, err
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	req.Header.Set("X-Amz-Content-Sha256", nothing)
+	if err := b.signer.SignHTTP(ctx, b.credentials, req, nothing, service, b.Region, b.Now().UTC()); err != nil {
+		return false, fmt.Errorf("sign a request: %w", err)
+	}
+	res, err := b.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return false, fmt.Errorf("%s in the store: %w", what, ctx.Err())
+		}
+		return true, trust.Errorf(trust.Unavailable, "the store does not answer").Because(fmt.Errorf("%s: %w", what, err))
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return true, trust.Errorf(trust.Unavailable, "the store's answer was cut off").Because(err)
+	}
+	if res.StatusCode >= 300 {
+		return res.StatusCode >= 500, refusal(what, res, body)
+	}
+	if out == nil {
+		return false, nil
+	}
+	if err := xml.Unmarshal(body, out); err != nil {
+		return false, trust.Errorf(trust.Unavailable, "the store's answer cannot be read").Because(err)
+	}
+	return false, nil
+}
+
+// nothing is the hash of an empty body.
+const nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// refusal is an error as its caller can tell it: the store's own code, nothing of
+// the request.
+func refusal(what string, res *http.Response, body []byte) error {
+	var e struct{ Code, Message string }
+	if xml.Unmarshal(body, &e) != nil || e.Code == "" {
+		e.Code = res.Status
 	}
 	kind := trust.Unavailable
-	if refused.ErrorCode() == "NoSuchKey" || refused.ErrorCode() == "NotFound" || refused.ErrorCode() == "NoSuchBucket" {
+	if res.StatusCode == http.StatusNotFound {
 		kind = trust.NotFound
 	}
-	return trust.Errorf(kind, "the store refuses to %s (%s)", what, refused.ErrorCode()).Because(err)
+	return trust.Errorf(kind, "the store refuses to %s (%.60s)", what, e.Code).Because(fmt.Errorf("%.300s", e.Message))
 }

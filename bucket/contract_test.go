@@ -55,7 +55,7 @@ const secret = "a secret of the test's own"
 
 func ours(t *testing.T) *form {
 	t.Helper()
-	c := &clock{at: time.Now()} // the SDK reads the real one
+	c := &clock{at: time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC)}
 	return oursIn(t, t.TempDir(), c)
 }
 
