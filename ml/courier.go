@@ -47,48 +47,6 @@ func (m *ML) attend(ctx context.Context, workspace, cluster string) (stop func()
 	}
 }
 
-// lookAgain is how often it is seen which deployments mount something.
-const lookAgain = 15 * time.Second
-
-// attendDeployments attends to the pods of deployments that mount something: a
-// replica may come at any time.
-func (m *ML) attendDeployments(ctx context.Context) {
-	type pair struct{ workspace, cluster string }
-	attended := map[pair]func(){}
-	for ctx.Err() == nil {
-		all, _, err := store.List[store.Provided](ctx, m.Store, store.ProvidedPrefix+"/", store.Match(func(key string) bool {
-			return strings.Contains(key, "/"+trust.Fold(deployments[strings.IndexByte(deployments, '/')+1:])+"/")
-		}))
-		if err == nil {
-			wanted := map[pair]bool{}
-			for i := range all {
-				r := &all[i].Value
-				if !strings.HasSuffix(r.Type, "/"+deployments) {
-					continue
-				}
-				if p, err := readDeployment(r); err == nil && len(p.Deployment.Mounts) > 0 {
-					wanted[pair{workspaceOf(r.ID), p.Cluster}] = true
-				}
-			}
-			for p := range wanted {
-				if attended[p] == nil {
-					attended[p] = m.attend(ctx, p.workspace, p.cluster)
-				}
-			}
-			for p, stop := range attended {
-				if !wanted[p] {
-					stop()
-					delete(attended, p)
-				}
-			}
-		}
-		pause(ctx, lookAgain)
-	}
-	for _, stop := range attended {
-		stop()
-	}
-}
-
 // answerAsks polls once.
 func (m *ML) answerAsks(ctx context.Context, workspace, cluster string) error {
 	w, err := store.Get[store.Source](ctx, m.Store, store.ResourceKey(workspace))

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"path"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -61,7 +63,8 @@ type deploymentPrivate struct {
 	EndpointID string // resource id
 	Cluster    string // resource id
 	Deployment wire.Deployment
-	Told       bool // the extension has had it
+	Reads      map[string]place `json:",omitempty"` // by a mount's name
+	Told       bool             // the extension has had it
 	Status     wire.DeploymentStatus
 }
 
@@ -140,7 +143,49 @@ func (k *call) deploymentNow(endpoint *store.Provided, old store.Item[store.Prov
 		return p, err
 	}
 	p.Kind, p.EndpointID, p.Cluster, p.Deployment.Endpoint = b.Kind, endpoint.ID, e.Cluster, endpoint.UID
-	return p, k.describe(b, &d, &p.Deployment)
+	if err := k.describe(b, &d, &p.Deployment); err != nil {
+		return p, err
+	}
+	return p, k.mountModel(&d, &p)
+}
+
+// modelPath is where models are mounted, as in Azure.
+const modelPath = "/var/azureml-app/azureml-models"
+
+var mountPath = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+$`)
+
+// mountModel has a deployment's model in its replicas, in a folder of its name
+// and version, which AZUREML_MODEL_DIR names.
+func (k *call) mountModel(d *deploymentBody, p *deploymentPrivate) error {
+	if d.Model == "" {
+		if d.ModelMountPath != "" {
+			return arm.BadParameter("properties.modelMountPath", "there is no model to be mounted")
+		}
+		return nil
+	}
+	if k.Storage == nil {
+		return noStore("properties.model")
+	}
+	id, err := arm.ParseID(d.Model)
+	if err != nil || !arm.SameID(id.Type(), Namespace+"/"+Tracked+"/"+models+"/"+versions) {
+		return arm.BadParameter("properties.model", "'%.300s' is not the id of a model's version", d.Model)
+	}
+	at, err := k.asset("properties.model", d.Model)
+	if err != nil {
+		return err
+	}
+	root := modelPath
+	if d.ModelMountPath != "" {
+		if root = path.Clean(d.ModelMountPath); !mountPath.MatchString(root) || root != d.ModelMountPath {
+			return arm.BadParameter("properties.modelMountPath", "'%.200s' is not an absolute path of plain folders", d.ModelMountPath)
+		}
+	}
+	mount := wire.Mount{Name: "model", Way: wire.Read, Path: path.Join(root, id.Parent().Name(), id.Name())}
+	p.Deployment.Mounts, p.Reads = []wire.Mount{mount}, map[string]place{mount.Name: at}
+	if _, given := p.Deployment.Environment["AZUREML_MODEL_DIR"]; !given {
+		p.Deployment.Environment["AZUREML_MODEL_DIR"] = mount.Path
+	}
+	return nil
 }
 
 // admitDeployment checks name and number of a new one.

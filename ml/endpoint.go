@@ -296,7 +296,7 @@ func (k *call) deploymentsOf(endpoint string) ([]store.Provided, error) {
 
 // free tells that no operation works on a resource.
 func (k *call) free(r *store.Provided) error {
-	if r.State == arm.Deleting || k.followed(k.ctx, r) {
+	if r.State == arm.Deleting || !arm.Terminal(r.State) && k.followed(k.ctx, r) {
 		return pending(r.State)
 	}
 	return nil

@@ -26,9 +26,12 @@ func (m *ML) Run(ctx context.Context) error {
 	wg.Go(func() { m.handOvers(ctx, marks.keys) })
 	if m.Storage != nil {
 		wg.Go(func() { m.sweeping(ctx) })
-		wg.Go(func() { m.attendDeployments(ctx) })
 	}
-	var keysLost error
+	var keysLost, modelsLost error
+	wg.Go(func() {
+		modelsLost = m.serveModels(ctx)
+		cancel()
+	})
 	wg.Go(func() {
 		keysLost = m.followKeys(ctx, marks)
 		cancel()
@@ -54,7 +57,7 @@ func (m *ML) Run(ctx context.Context) error {
 		})
 	cancel()
 	wg.Wait()
-	for _, e := range []error{keysLost, err} {
+	for _, e := range []error{keysLost, modelsLost, err} {
 		if e != nil && !errors.Is(e, context.Canceled) {
 			return e
 		}

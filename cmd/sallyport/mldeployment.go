@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/cmd/sallyport/output"
+	"github.com/sallyport/sallyport/trust"
 )
 
 var deploymentColumns = []output.Column{{Heading: "Name", Path: "name"}, {Heading: "State", Path: "provisioningState"}, {Heading: "Instances", Path: "sku.capacity"},
@@ -52,8 +54,8 @@ func (a *app) deploymentPut(use string) *cobra.Command {
 	var all, noWait bool
 	s := spec{use: use, short: "Create a deployment.", columns: deploymentColumns,
 		long: `Create a deployment, written in the YAML of az's Kubernetes online deployments:
-environment (an image, with inference_config where it answers), environment_variables,
-instance_type, instance_count, resources, liveness_probe, readiness_probe,
+environment (an image, with inference_config where it answers), model, model_mount_path,
+environment_variables, instance_type, instance_count, resources, liveness_probe, readiness_probe,
 request_settings, scale_settings, tags. Requests come when its replicas are ready. What
 is not supported is refused by name.`,
 		example: "sallyport ml online-deployment create -g MyResourceGroup -w MyWorkspace -f blue.yml --all-traffic"}
@@ -134,7 +136,40 @@ func (a *app) deploymentBody(ctx context.Context, n *onEndpoint, d *deploymentFi
 	} else if whole {
 		return nil, usagef("a deployment needs an environment")
 	}
+	if len(d.Model) > 0 && string(d.Model) != "null" {
+		if p["model"], err = a.modelID(ctx, workspace, d.Model); err != nil {
+			return nil, err
+		}
+	}
 	return body, nil
+}
+
+// modelID finds the version of a model that a deployment names.
+func (a *app) modelID(ctx context.Context, workspace string, raw json.RawMessage) (string, error) {
+	var name string
+	if json.Unmarshal(raw, &name) != nil {
+		return "", trust.Errorf(trust.Invalid, "model: name a registered one, azureml:NAME:VERSION or azureml:NAME@latest; see 'sallyport ml model create'")
+	}
+	if strings.HasPrefix(name, "/") {
+		return name, nil
+	}
+	name = strings.TrimPrefix(name, "azureml:")
+	if base, ok := strings.CutSuffix(name, "@latest"); ok {
+		v, err := a.get(ctx, workspace+"/models/"+base, mlVersion)
+		if err != nil {
+			return "", err
+		}
+		latest, _ := v.(map[string]any)["latestVersion"].(string)
+		if latest == "" {
+			return "", trust.Errorf(trust.NotFound, "the model %s has no version", base)
+		}
+		return workspace + "/models/" + base + "/versions/" + latest, nil
+	}
+	base, version, ok := strings.Cut(name, ":")
+	if !ok || base == "" || version == "" {
+		return "", trust.Errorf(trust.Invalid, "model: '%s' must read azureml:NAME:VERSION or azureml:NAME@latest", name)
+	}
+	return workspace + "/models/" + base + "/versions/" + version, nil
 }
 
 // allTraffic gives one deployment everything.

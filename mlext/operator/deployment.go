@@ -51,7 +51,7 @@ func replicas(s *mlext.OnlineDeploymentSpec) int {
 
 // renderDeployment makes the apps/v1 Deployment of an OnlineDeployment. An error
 // is of kind Invalid: what was asked for cannot run.
-func renderDeployment(s *mlext.OnlineDeploymentSpec, kind wire.InstanceType) (*appsv1.Deployment, error) {
+func renderDeployment(s *mlext.OnlineDeploymentSpec, kind wire.InstanceType, c carrier) (*appsv1.Deployment, error) {
 	d := &s.Deployment
 	asked, err := within(kind.Resources, d.Resources)
 	if err != nil {
@@ -84,7 +84,13 @@ func renderDeployment(s *mlext.OnlineDeploymentSpec, kind wire.InstanceType) (*a
 	labels := map[string]string{mlext.DeploymentLabel: d.UID, "app.kubernetes.io/managed-by": "sallyport-ml"}
 	pod.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
 		LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{mlext.DeploymentLabel: d.UID}}}}
-	pod.Containers = []corev1.Container{container}
+	if err := c.carry(&pod, &container, d.Mounts); err != nil {
+		return nil, err
+	}
+	if s.PullSecret != "" {
+		pod.ImagePullSecrets = []corev1.LocalObjectReference{{Name: s.PullSecret}}
+	}
+	pod.Containers = append([]corev1.Container{container}, pod.Containers...)
 	raw, err := json.Marshal(pod)
 	if err != nil {
 		return nil, err
@@ -239,6 +245,11 @@ const restartsAllowed = 2
 
 // fatal tells whether a replica waits for what waiting will hardly bring.
 func fatal(p *corev1.Pod) bool {
+	for _, c := range p.Status.InitContainerStatuses {
+		if c.State.Waiting != nil && c.State.Waiting.Reason == crashLoop && c.RestartCount >= restartsAllowed {
+			return true
+		}
+	}
 	c := containerOf(p, mlext.Server)
 	if c.State.Waiting == nil {
 		return false
@@ -255,6 +266,9 @@ const crashLoop = "CrashLoopBackOff"
 // whyNotReady says why a replica takes no requests; "" where nothing is wrong
 // yet.
 func whyNotReady(p *corev1.Pod) (code, reason string) {
+	if code, reason = whyCarried(p); reason != "" {
+		return code, reason
+	}
 	c := containerOf(p, mlext.Server)
 	if t := lastEnd(c); t != nil {
 		if t.Reason == "OOMKilled" {

@@ -121,7 +121,7 @@ func whyCarried(p *corev1.Pod) (code, reason string) {
 			if c.Name != fetcher && c.Name != pusher {
 				continue
 			}
-			if t := c.State.Terminated; t != nil && t.ExitCode != 0 {
+			if t := lastEnd(c); t != nil && t.ExitCode != 0 {
 				what := map[string]string{fetcher: "what it reads could not be had", pusher: "what it wrote could not be kept"}[c.Name]
 				return codeTransfer, what + ": " + strings.TrimSpace(t.Message)
 			}

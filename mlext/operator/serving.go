@@ -97,7 +97,13 @@ func (o *operator) deploy(ctx context.Context, d *mlext.OnlineDeployment) (*apps
 	kind, err := o.instanceType(ctx, d.Spec.Deployment.InstanceType, d.Spec.InstanceTypes)
 	var want *appsv1.Deployment
 	if err == nil {
-		want, err = renderDeployment(&d.Spec, kind)
+		var c carrier
+		if len(d.Spec.Deployment.Mounts) > 0 {
+			if c, err = o.carrier(ctx); err != nil {
+				return nil, err
+			}
+		}
+		want, err = renderDeployment(&d.Spec, kind, c)
 	}
 	if trust.KindOf(err) == trust.Invalid {
 		return nil, o.report(ctx, d, failed(d, codeInvalidDeployment, err.Error()))

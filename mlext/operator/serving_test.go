@@ -26,7 +26,7 @@ func deployed(change func(*wire.Deployment)) *mlext.OnlineDeploymentSpec {
 }
 
 func TestADeploymentLosesNoRequest(t *testing.T) {
-	d, err := renderDeployment(deployed(nil), mlext.Default)
+	d, err := renderDeployment(deployed(nil), mlext.Default, carrier{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,14 +43,20 @@ func TestADeploymentLosesNoRequest(t *testing.T) {
 	if c.ReadinessProbe.HTTPGet.Path != "/ready" || c.LivenessProbe.TCPSocket == nil || *pod.AutomountServiceAccountToken || *c.SecurityContext.AllowPrivilegeEscalation {
 		t.Errorf("container %+v", c)
 	}
+	if d, err := renderDeployment(deployed(func(d *wire.Deployment) {
+		d.Mounts = []wire.Mount{{Name: "model", Way: wire.Read, Path: "/models/m/1"}}
+	}), mlext.Default, carrier{Image: "example.com/ml:1", Address: "10.0.0.1:443", Trust: "pem"}); err != nil || d.Spec.Template.Spec.InitContainers[0].Name != fetcher ||
+		!d.Spec.Template.Spec.Containers[0].VolumeMounts[0].ReadOnly || len(d.Spec.Template.Spec.Containers) != 1 {
+		t.Errorf("with a model: %+v, %v", d, err)
+	}
 	if c.Env[0].Value != "$$(B)" {
 		t.Errorf("Kubernetes would expand %q", c.Env[0].Value)
 	}
-	again, err := renderDeployment(deployed(func(d *wire.Deployment) { d.Instances = 5 }), mlext.Default)
+	again, err := renderDeployment(deployed(func(d *wire.Deployment) { d.Instances = 5 }), mlext.Default, carrier{})
 	if err != nil || again.Labels[formLabel] != d.Labels[formLabel] {
 		t.Errorf("scaling makes another form: %v", err)
 	}
-	other, err := renderDeployment(deployed(func(d *wire.Deployment) { d.Image = "example.com/score:2" }), mlext.Default)
+	other, err := renderDeployment(deployed(func(d *wire.Deployment) { d.Image = "example.com/score:2" }), mlext.Default, carrier{})
 	if err != nil || other.Labels[formLabel] == d.Labels[formLabel] {
 		t.Errorf("another image is the same form: %v", err)
 	}
@@ -59,7 +65,7 @@ func TestADeploymentLosesNoRequest(t *testing.T) {
 func TestADeploymentStaysWithinItsInstanceType(t *testing.T) {
 	kind := wire.InstanceType{Resources: wire.Resources{Requests: map[string]string{"cpu": "1", "memory": "1Gi"}, Limits: map[string]string{"cpu": "2", "memory": "2Gi"}}}
 	ask := func(requests, limits map[string]string) (corev1.ResourceRequirements, error) {
-		d, err := renderDeployment(deployed(func(d *wire.Deployment) { d.Resources = wire.Resources{Requests: requests, Limits: limits} }), kind)
+		d, err := renderDeployment(deployed(func(d *wire.Deployment) { d.Resources = wire.Resources{Requests: requests, Limits: limits} }), kind, carrier{})
 		if err != nil {
 			return corev1.ResourceRequirements{}, err
 		}
@@ -137,6 +143,10 @@ func TestADeploymentsStatusSaysWhy(t *testing.T) {
 		{"crashed", "", rolling, []*corev1.Pod{in(crashLoop, 1, &corev1.ContainerStateTerminated{ExitCode: 3, Message: "no model"})}, wire.Updating, codeCrash, "exit code 3: no model"},
 		{"crashes", "", rolling, []*corev1.Pod{in(crashLoop, 2, &corev1.ContainerStateTerminated{ExitCode: 3})}, wire.Failed, codeCrash, "exit code 3"},
 		{"memory", "", rolling, []*corev1.Pod{in(crashLoop, 2, &corev1.ContainerStateTerminated{Reason: "OOMKilled"})}, wire.Failed, codeMemory, "memory"},
+		{"no model", "", rolling, []*corev1.Pod{server(func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: fetcher, RestartCount: 2, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: crashLoop}},
+				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Message: "no such version"}}}}
+		})}, wire.Failed, codeTransfer, "no such version"},
 		{"quota", "", condition(rolling, appsv1.DeploymentReplicaFailure, corev1.ConditionTrue, "pods is forbidden: exceeded quota: q"), nil, wire.Updating, codeQuota, "quota"},
 		{"forbidden", "", condition(rolling, appsv1.DeploymentReplicaFailure, corev1.ConditionTrue, "violates PodSecurity"), nil, wire.Failed, codeInvalidDeployment, "PodSecurity"},
 		{"too long", "", condition(rolling, appsv1.DeploymentProgressing, corev1.ConditionFalse, ""), []*corev1.Pod{unscheduled}, wire.Failed, codeUnschedulable, "0/3"},
