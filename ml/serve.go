@@ -127,19 +127,22 @@ func (m *ML) provideEndpoint(ctx context.Context, op *store.Operation, progress 
 			return false, err
 		}
 		if health.Scoring == "" {
-			why := arm.Errorf(trust.Unavailable, codeNoRouter, "Nothing can be scored on the cluster '%s': %s.", e.cluster, orUnknown(health.ScoringMessage))
-			why.Hint = "kubectl get service,pods -n " + wire.Namespace
-			return false, why
+			return false, noRouter(e.cluster, health.ScoringMessage)
 		}
 		return true, nil
 	})
 }
 
-func orUnknown(s string) string {
-	if s == "" {
-		return "its ML extension has no router (install it with enableInference, or 'sallyport ml extension manifest --inference')"
+// noRouter: an address may come yet, a router that was not installed does not.
+func noRouter(cluster, message string) error {
+	kind, hint := trust.Unavailable, "kubectl get service,pods -n "+wire.Namespace
+	if message == "" {
+		kind, message = trust.Conflict, "its ML extension has no router"
+		hint = "have the cluster's owner apply it with one: sallyport ml extension manifest --help"
 	}
-	return s
+	why := arm.Errorf(kind, codeNoRouter, "Nothing can be scored on the cluster '%s': %s.", cluster, message)
+	why.Hint = hint
+	return why
 }
 
 // tellEndpoint tells the extension of an endpoint, and of its compute if the

@@ -249,7 +249,14 @@ func (a *app) endpointRegenerate() *cobra.Command {
 			if err != nil {
 				return nil, err
 			}
-			_, err = a.change(ctx, "update", n.name, client.Request{Method: http.MethodPost, Path: id + "/regenerateKeys", Version: mlVersion, Body: map[string]any{"keyType": key}}, noWait)
+			c, err := a.session()
+			if err != nil {
+				return nil, err
+			}
+			o, err := c.Begin(ctx, client.Request{Method: http.MethodPost, Path: id + "/regenerateKeys", Version: mlVersion, Body: map[string]any{"keyType": key}})
+			if err == nil && !noWait {
+				_, err = a.wait(ctx, "Changing the key of "+n.name, o)
+			}
 			return nil, err
 		},
 	})
