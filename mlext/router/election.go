@@ -52,6 +52,7 @@ func (r *Router) campaign(ctx context.Context, wg *sync.WaitGroup) {
 		cancel()
 		work.Wait()
 		r.leads.Store(false)
+		wait(ctx, renewEvery) // whatever ended it may last
 	}
 }
 
