@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"net/http"
@@ -298,5 +299,62 @@ func TestExtensionsOfConnectedClusters(t *testing.T) {
 	left, _, err := store.List[store.Extension](t.Context(), w.store, "/arm/")
 	if err != nil || len(left) != 0 {
 		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// With an installer that the reconciler starts, an operation waits for it, and the
+// state tells the reconciler when there is work; without the owner's consent it
+// ends, as soon as the reconciler has said so, with the command that gives it.
+func TestExtensionWaitsForTheReconciler(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).scene()
+	k := w.connect(clusterPath)
+	uid := w.cluster(clusterPath).UID
+	reconcilerOf := w.enrolled(k, uid, reconciler)
+	state := func() mandate.State {
+		t.Helper()
+		var s mandate.State
+		ctx, cancel := context.WithCancel(t.Context())
+		_ = reconcilerOf.listen(ctx, func(told mandate.State) { s = told; cancel() })
+		return s
+	}
+	report := func(installer *mandate.Installer) {
+		t.Helper()
+		r := reportOn(state(), nil)
+		r.Installer, r.Pools = installer, []mandate.NodePool{{Name: "a", Count: 2, Ready: 2}}
+		reconcilerOf.tell("nonce")
+		reconcilerOf.send(r)
+	}
+	report(nil)
+	if state().Installer {
+		t.Error("there is work before anything is asked for")
+	}
+	put := w.must(201, "PUT", extensionPath, training())
+	if !state().Installer {
+		t.Error("the reconciler is told of no work")
+	}
+	report(nil)
+	if end := w.finished(put); end.text("error.code") != codeNoInstaller || !strings.Contains(end.text("error.message"), "sallyport k8s-extension accept -g rg --cluster-name blue") {
+		t.Errorf("%s", end.raw)
+	}
+	// Consent was given: the same request again waits until the installer, which
+	// was never heard, has come.
+	put = w.must(200, "PUT", extensionPath, training("configurationSettings", map[string]string{"enableTraining": "True", "enableInference": "True",
+		"inferenceRouterServiceType": "nodePort", "allowInsecureConnections": "True"}))
+	if put.text("properties.configurationSettings.inferenceRouterHA") != "False" {
+		t.Errorf("two nodes and a router on three: %s", put.raw)
+	}
+	report(&mandate.Installer{Replicas: 1})
+	installerOf := w.enrolled(k, uid, installer)
+	e := installerOf.told()
+	if e.Nodes != 2 || len(e.Extensions) != 1 || e.Extensions[0].Generation != 2 {
+		t.Errorf("%+v", e)
+	}
+	installerOf.says(mandate.ExtensionState{UID: e.Extensions[0].UID, Generation: 2, Problem: &mandate.ExtensionProblem{Code: mandate.ExtensionDigestRefused, Message: "Another chart."}})
+	if end := w.finished(put); end.text("error.code") != mandate.ExtensionDigestRefused || !strings.Contains(end.text("error.message"), "sallyport k8s-extension accept") {
+		t.Errorf("%s", end.raw)
+	}
+	if state().Installer {
+		t.Error("there is work though the installer has spoken")
 	}
 }

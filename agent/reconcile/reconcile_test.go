@@ -63,6 +63,7 @@ func TestLife(t *testing.T) {
 		{"a role changed under it", roleChanged},
 		{"a role withdrawn", withdrawn},
 		{"states that are refused", statesRefused},
+		{"an installer", installerScaled},
 		{"a policy that is missing", fenceMissing},
 		{"a second registration", secondRegistration},
 		{"the kill switch", killSwitch},

@@ -250,8 +250,20 @@ func (w *world) start(t *testing.T, c *control) {
 // say sends a state with these bindings and the next revision.
 func (w *world) say(t *testing.T, bindings ...trust.Binding) {
 	t.Helper()
+	w.sayState(t, mandate.State{Bindings: bindings})
+}
+
+// sayWork says whether the installer has something to do, of no bindings.
+func (w *world) sayWork(t *testing.T, work bool) {
+	t.Helper()
+	w.sayState(t, mandate.State{Installer: work})
+}
+
+func (w *world) sayState(t *testing.T, s mandate.State) {
+	t.Helper()
 	w.revision++
-	signed, err := mandate.Sign(mandateKey, mandate.State{Cluster: ours, Epoch: 1, Revision: w.revision, Bindings: bindings})
+	s.Cluster, s.Epoch, s.Revision = ours, 1, w.revision
+	signed, err := mandate.Sign(mandateKey, s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,10 +3,12 @@ package ml
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/wire"
 )
 
@@ -50,11 +52,26 @@ func (m *ml) jobFile() string {
 }
 
 // install has the extension installed by the cluster's installer: refused, with
-// what the owner types, until they have accepted it.
+// what the owner types, until they have accepted it. Its one router is reached on
+// the node's own address.
 func (m *ml) install(namespace string) {
 	m.t.Helper()
-	create := m.on("k8s-extension", "create", "-n", "azureml", "--extension-type", mlExtension, "--config", "enableTraining=True", "-o", "none")
+	create := m.createExtension()
 	m.refused("sallyport k8s-extension accept -g "+m.GroupName()+" --cluster-name "+m.Name, create...)
 	m.accept(mlExtension, "--namespace", namespace, "--image", mlImage)
 	m.cli(create...)
+	m.routed()
+}
+
+func (m *ml) createExtension() []string {
+	return m.on("k8s-extension", "create", "-n", "azureml", "--extension-type", mlExtension, "-o", "none", "--config", "enableTraining=True",
+		"enableInference=True", "inferenceRouterServiceType=nodePort", "allowInsecureConnections=True")
+}
+
+// routed says where the router's Service is reached: here nothing else knows.
+func (m *ml) routed() {
+	m.t.Helper()
+	port := m.kubectl("get", "service", "-n", wire.Namespace, mlext.RouterService, "-o", "jsonpath={.spec.ports[0].nodePort}")
+	address := m.kubectl("get", "nodes", "-o", `jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`)
+	m.kubectl("annotate", "service", "-n", wire.Namespace, mlext.RouterService, "--overwrite", mlext.ScoringURL+"=http://"+net.JoinHostPort(address, port))
 }

@@ -57,7 +57,7 @@ func (m *ml) holds(namespaces ...string) []string {
 // accepted one is refused, and a deletion leaves nothing.
 func TestExtension(t *testing.T) {
 	m := start(t)
-	if s := m.extension("azureml", "[provisioningState,currentVersion,configurationSettings.domain]"); s != "Succeeded\n1.0.0\nlocal" && s != "Succeeded\t1.0.0\tlocal" {
+	if s := m.extension("azureml", "[provisioningState,currentVersion,configurationSettings.domain,configurationSettings.inferenceRouterHA] | join(' ', @)"); s != "Succeeded 1.0.0 local False" {
 		t.Errorf("%q", s)
 	}
 	if roles := m.kubectl("get", "roles", "-n", wire.Namespace, "-o", "name"); !strings.Contains(roles, "sallyport-ml-gateway") || !strings.Contains(roles, "sallyport-ml-operator") {
@@ -120,13 +120,14 @@ func TestExtension(t *testing.T) {
 	if pods := m.kubectl("get", "pods,jobs", "-n", "training", "-o", "name"); pods != "" {
 		t.Errorf("left in training: %s", pods)
 	}
-	m.cli(m.on("k8s-extension", "create", "-n", "azureml", "--extension-type", mlExtension, "--config", "enableTraining=True", "-o", "none")...)
+	m.cli(m.createExtension()...)
 	m.cli(m.on("k8s-extension", "delete", "-n", "azureml", "--yes")...)
 	idle()
 	if after := m.holds(wire.Namespace, "training"); !slices.Equal(before, after) {
 		t.Errorf("before %v\nafter %v", before, after)
 	}
-	m.cli(m.on("k8s-extension", "create", "-n", "azureml", "--extension-type", mlExtension, "--config", "enableTraining=True", "-o", "none")...)
+	m.cli(m.createExtension()...)
+	m.routed()
 	m.cli(m.in("trainer", "ml", "compute", "detach", "-n", "k8s", "--yes")...)
 	m.cli(m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "k8s", "--resource-id", m.ClusterID(), "--namespace", "training", "-o", "none")...)
 }
