@@ -175,7 +175,7 @@ func (x *exchange) attempt(at *replica) (again bool, err error) {
 		Header: x.r.Header, Body: x.body.reader(), ContentLength: x.body.length,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
-	res, err := x.transport.RoundTrip(out)
+	res, err := x.carrier.RoundTrip(out)
 	if err != nil {
 		var never *notConnected
 		if errors.As(err, &never) && context.Cause(ctx) == nil {

@@ -43,7 +43,8 @@ type Router struct {
 	tokens      *tokens
 	table       atomic.Pointer[table]
 	seat        seat
-	transport   *http.Transport
+	carrier     http.RoundTripper // to model servers
+	transport   *http.Transport   // the same, to be closed
 	metrics     *metrics
 	access      access
 	roster      *roster
@@ -68,6 +69,7 @@ func New(c Config) (*Router, error) {
 	}
 	r := &Router{Config: c, bodyTimeout: bodyTimeout, transport: newTransport(), access: access{out: c.Access, now: c.Now},
 		changed: make(chan struct{}, 1), drained: make(chan struct{})}
+	r.carrier = r.transport
 	r.table.Store(&table{})
 	r.roster = alone(c.Name, c.Log)
 	r.metrics = newMetrics(c.Registerer, r.table.Load)

@@ -80,7 +80,11 @@ func (s *sources) build(last *table, pool func(uid string) *pool, metrics func(e
 		sound := true
 		for _, k := range spec.Endpoint.Keys {
 			var d [32]byte
-			if n, err := hex.Decode(d[:], []byte(k)); err != nil || n != len(d) || len(k) != 2*len(d) {
+			if len(k) != hex.EncodedLen(len(d)) {
+				sound = false
+				continue
+			}
+			if _, err := hex.Decode(d[:], []byte(k)); err != nil {
 				sound = false // without its keys it would take tokens
 				continue
 			}
