@@ -50,6 +50,7 @@ var builtIn = []definition{
 		[]string{mlWorkspaces + "/read", mlWorkspaces + "/*/read", mlWorkspaces + "/*/action", mlWorkspaces + "/*/write", mlWorkspaces + "/*/delete"},
 		mlWorkspaces+"/delete", mlWorkspaces+"/write", mlWorkspaces+"/listKeys/action",
 		mlWorkspaces+"/computes/write", mlWorkspaces+"/computes/delete", mlWorkspaces+"/computes/*/write", mlWorkspaces+"/computes/*/delete", mlWorkspaces+"/computes/listKeys/action",
+		mlWorkspaces+"/connections/write", mlWorkspaces+"/connections/delete",
 		mlWorkspaces+"/federatedIdentityCredentials/*", mlWorkspaces+"/clientSecrets/*", mlWorkspaces+"/clientCertificates/*"),
 	builtInDefinition(bindingAdminGUID, "Trusted Access Binding Administrator", "Create and delete trusted access role bindings, and see what they name.",
 		[]string{"*/read", bindingType + "/write", bindingType + "/delete"}),

@@ -8,7 +8,7 @@ func TestWhatADataScientistMayDo(t *testing.T) {
 	for action, want := range map[string]bool{
 		"/read": true, "/jobs/write": true, "/jobs/read": true, "/jobs/cancel/action": true, "/jobs/getLogs/action": true, "/jobs/delete": true,
 		"/environments/versions/write": true, "/computes/read": true,
-		"/write": false, "/delete": false, "/computes/write": false, "/computes/delete": false,
+		"/write": false, "/delete": false, "/computes/write": false, "/connections/write": false, "/connections/read": true, "/models/versions/write": true, "/codes/versions/startPendingUpload/action": true, "/computes/delete": false,
 		"/federatedIdentityCredentials/write": false, "/federatedIdentityCredentials/delete": false, "/clientSecrets/write": false, "/clientCertificates/write": false,
 	} {
 		if d.allows(mlWorkspaces+action) != want {

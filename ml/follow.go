@@ -193,6 +193,9 @@ func (e *extension) ofTold(err error) error {
 // installed anew meanwhile.
 func (m *ML) submit(ctx context.Context, e *extension, t *target, p *jobPrivate) error {
 	put := func() error { return e.call(ctx, http.MethodPut, "/jobs/"+p.Job.UID, p.Job, nil) }
+	if err := m.tellRegistriesOf(ctx, &t.workspace, p.ComputeID, p.Job.Compute); err != nil {
+		return err
+	}
 	err := put()
 	var refused *trust.Error
 	if !errors.As(err, &refused) || refused.Code != wire.ComputeNotFound {
@@ -207,6 +210,9 @@ func (m *ML) submit(ctx context.Context, e *extension, t *target, p *jobPrivate)
 		return err
 	}
 	if err := m.register(ctx, &t.workspace, c); err != nil {
+		return err
+	}
+	if err := m.tellRegistriesOf(ctx, &t.workspace, p.ComputeID, p.Job.Compute); err != nil {
 		return err
 	}
 	return put()

@@ -56,6 +56,7 @@ func Types() []arm.ProvidedType {
 		t(endpoints, "GET PUT PATCH DELETE", "listKeys", "regenerateKeys", "token"),
 		t(deployments, "GET PUT PATCH DELETE", "getLogs"),
 		t(skus, "GET"),
+		t(connections, "GET PUT DELETE"),
 	}
 }
 
@@ -105,7 +106,8 @@ var handlers = map[string]func(*call) (*arm.Answer, error){
 	"PUT computes": (*call).putCompute, "DELETE computes": (*call).removeCompute,
 	"PUT jobs": (*call).putJob, "DELETE jobs": (*call).deleteJob, "POST jobs cancel": (*call).cancelJob, "POST jobs getLogs": (*call).jobLogs,
 	"POST jobs getFiles": (*call).getFiles,
-	"PUT codes":          (*call).putContainer, "DELETE codes": (*call).removeContainer,
+	"PUT connections":    (*call).putConnection, "DELETE connections": (*call).removeConnection,
+	"PUT codes": (*call).putContainer, "DELETE codes": (*call).removeContainer,
 	"PUT codes/versions": (*call).putAsset, "DELETE codes/versions": (*call).removeVersion,
 	"POST codes/versions startPendingUpload": (*call).startUpload, "POST codes/versions getFiles": (*call).getFiles,
 	"PUT data": (*call).putContainer, "DELETE data": (*call).removeContainer,

@@ -66,7 +66,9 @@ type world struct {
 	changed   chan struct{}
 	version   int
 	asks      []wire.Ask
-	answers   map[string]wire.Answer
+
+	registries []wire.Registry // as told last
+	answers    map[string]wire.Answer
 }
 
 func newWorld(t *testing.T) *world { return newWorldWith(t, nil) }
@@ -248,6 +250,10 @@ func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) 
 	switch what := r.Method + " " + parts[1]; {
 	case what == "GET health":
 		answer(200, wire.Health{Operator: !w.unhealthy, Message: "the operator sleeps", Scoring: w.scoring})
+	case what == "PUT computes" && len(parts) > 3:
+		w.registries = nil
+		_ = json.NewDecoder(r.Body).Decode(&w.registries)
+		answer(200, struct{}{})
 	case what == "PUT computes":
 		var c wire.Compute
 		_ = json.NewDecoder(r.Body).Decode(&c)
