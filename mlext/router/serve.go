@@ -40,6 +40,11 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	h := w.Header()
 	id := []string{x.entry.requestID}
 	h[requestIDHeader], h["X-Ms-Request-Id"] = id, id
+	if r.draining.Load() {
+		// Whoever keeps connections makes another one elsewhere, before this one is
+		// closed under a request.
+		h["Connection"] = []string{"close"}
+	}
 	if x.entry.clientID != "" {
 		h[clientRequestIDHeader] = []string{x.entry.clientID}
 	}

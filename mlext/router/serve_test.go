@@ -567,6 +567,23 @@ func TestNoRequestIsLostOrRunTwiceWhileReplicasRoll(t *testing.T) {
 	}
 }
 
+// A router that ends serves what comes, and has callers connect elsewhere.
+func TestARouterThatEndsSendsItsCallersAway(t *testing.T) {
+	w := newWorld(t)
+	w.endpoint("e", "iris", ours, map[string]int{"blue": 100}, "key")
+	w.deployment("d", "blue", "e", nil)
+	w.pod("d", says("fine"))
+	r, server := w.router()
+	w.change(nil)
+	if got := w.call(server.URL, at, "key", "{}", nil); got.String() != "200 fine" || got.Close {
+		t.Errorf("before: %v, close %v", got, got.Close)
+	}
+	r.Drain()
+	if got := w.call(server.URL, at, "key", "{}", nil); got.String() != "200 fine" || !got.Close || r.Ready() {
+		t.Errorf("while it ends: %v, close %v, ready %v", got, got.Close, r.Ready())
+	}
+}
+
 // A pod that vanished takes no connection: the request goes elsewhere.
 func TestARefusedConnectionIsTriedElsewhere(t *testing.T) {
 	w := newWorld(t)
