@@ -31,7 +31,7 @@ func (a *app) ml() *cobra.Command {
 			a.computeAttach(), a.computeShow(), a.computeList(), a.computeDetach()),
 		a.noun("environment", "Manage environments: container images by name and version.",
 			a.environmentCreate(), a.environmentShow(), a.environmentList()),
-		a.mlJob(), a.assetNoun(modelAsset), a.assetNoun(dataAsset), a.mlEndpoint(), a.mlDeployment(),
+		a.mlJob(), a.assetNoun(modelAsset), a.assetNoun(dataAsset), a.mlConnection(), a.mlEndpoint(), a.mlDeployment(),
 		a.noun("extension", "Put the ML extension into a cluster.", a.extensionManifest()))
 }
 

@@ -70,11 +70,17 @@ func (s *server) launch() (err error) {
 		return err
 	}
 	address := free.Addr().String()
+	second, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	storage := second.Addr().String()
 	free.Close()
+	second.Close()
 	s.admin = filepath.Join(s.dir, "keys", "admin.json")
 	config := filepath.Join(s.dir, "sallyportd.yaml")
-	text := fmt.Sprintf("externalURL: https://%s\nlisten: %s\nlocation: westeurope\nlocations: [westeurope, eastus]\ndataDir: %s\nsealKeyFile: %s\nlog: {level: warn}\n",
-		address, address, filepath.Join(s.dir, "data"), filepath.Join(s.dir, "keys", "seal.key"))
+	text := fmt.Sprintf("externalURL: https://%s\nlisten: %s\nlocation: westeurope\nlocations: [westeurope, eastus]\ndataDir: %s\nsealKeyFile: %s\nlog: {level: warn}\nstorage: {folder: %s, listen: %s}\n",
+		address, address, filepath.Join(s.dir, "data"), filepath.Join(s.dir, "keys", "seal.key"), filepath.Join(s.dir, "storage"), storage)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
