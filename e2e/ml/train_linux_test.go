@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/client"
-	"github.com/sallyport/sallyport/e2e/installation"
 	"github.com/sallyport/sallyport/mlext/wire"
 )
 
@@ -194,46 +193,7 @@ func (m *ml) isolated() {
 	third, err := m.NewService(ctx, "Contoso.Prober/probers", "third")
 	m.must(err)
 	m.must(third.Bind(ctx, "third", prober))
-	hc := m.HTTP(2)
-	defer hc.CloseIdleConnections()
-	ask := func(s *installation.Service, own, method, path, body string) (int, string) {
-		m.t.Helper()
-		token, err := s.Token(ctx)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		req, err := http.NewRequestWithContext(ctx, method, m.URL+"/clusters/"+m.UID+wire.ProxyPath+wire.Prefix+path, strings.NewReader(body))
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+token)
-		if own != "" {
-			req.Header.Set(wire.TokenHeader, own)
-		}
-		res, err := hc.Do(req)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		defer res.Body.Close()
-		var e struct {
-			Kind string
-			Code any
-		}
-		if err := json.NewDecoder(res.Body).Decode(&e); err != nil {
-			m.t.Fatal(err)
-		}
-		if e.Kind == "Status" { // the gateway itself: no binding covers the request
-			return res.StatusCode, e.Kind
-		}
-		return res.StatusCode, fmt.Sprint(e.Code)
-	}
-	extension := func(s *installation.Service) string {
-		token, err := s.Credential.Token(ctx, wire.Audience(m.URL, m.UID)+"/.default", false)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		return token
-	}
+	ask, extension := m.ask, m.extensionToken
 	gateway, err := other.Token(ctx)
 	if err != nil {
 		m.t.Fatal(err)
