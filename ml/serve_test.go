@@ -477,3 +477,54 @@ func FuzzFraction(f *testing.F) {
 		}
 	})
 }
+
+// A replica gets its deployment's model whenever it starts, as long as there is
+// a binding; and nothing else.
+func TestADeploymentMountsAModel(t *testing.T) {
+	s := newStored(t)
+	w := s.world
+	uri := s.upload(workspace+"/models/line/versions/1", map[string]string{"model.json": `{"weights":[3]}`})
+	version := workspace + "/models/line/versions/1"
+	w.must(201, "PUT", version, props("modelUri", uri, "modelType", "custom_model"))
+	w.must(201, "PUT", fraud, kubernetesEndpoint())
+	w.becomes(fraud, "properties.provisioningState", arm.Succeeded)
+	for says, kv := range map[string][]any{
+		"does not exist":       {"model", workspace + "/models/line/versions/2"},
+		"id of a model":        {"model", environment},
+		"no model":             {"modelMountPath", "/models"},
+		"absolute path":        {"model", version, "modelMountPath", "/models/../etc"},
+		"is not the id of a m": {"model", "azureml:line:1"},
+	} {
+		if r := w.call("PUT", blue, kubernetesDeployment(kv...)); r.err == nil || !strings.Contains(r.err.Error(), says) {
+			t.Errorf("%s: %v", says, r.err)
+		}
+	}
+	w.must(201, "PUT", blue, kubernetesDeployment("model", version, "modelMountPath", "/models"))
+	w.runs("blue", 1, wire.DeploymentStatus{State: wire.Succeeded, Ready: 1})
+	w.becomes(blue, "properties.provisioningState", arm.Succeeded)
+	var d wire.Deployment
+	w.locked(func() bool {
+		for _, d = range w.servers {
+		}
+		return true
+	})
+	if len(d.Mounts) != 1 || d.Mounts[0] != (wire.Mount{Name: "model", Way: wire.Read, Path: "/models/line/1"}) || d.Environment["AZUREML_MODEL_DIR"] != "/models/line/1" {
+		t.Errorf("the cluster has %+v", d)
+	}
+	ask := wire.Ask{Deployment: d.UID, Resource: "onlineEndpoints/fraud/deployments/blue", Pod: "p", Mount: "model"}
+	answer := s.ask(ask)
+	if len(answer.Files) != 1 || answer.Files[0].Path != "model.json" || s.send(http.MethodGet, answer.Files[0], "") != `{"weights":[3]}` {
+		t.Errorf("answer %+v", answer)
+	}
+	for name, change := range map[string]func(*wire.Ask){
+		"another mount":      func(a *wire.Ask) { a.Mount = "code" },
+		"another deployment": func(a *wire.Ask) { a.Deployment = "00000000-0000-4000-8000-000000000000" },
+		"to write":           func(a *wire.Ask) { a.Mount, a.Files = "outputs.x", []wire.File{{Path: "x"}} },
+	} {
+		wrong := ask
+		change(&wrong)
+		if answer := s.ask(wrong); answer.Error == nil || len(answer.Files) > 0 {
+			t.Errorf("%s: %+v", name, answer)
+		}
+	}
+}
