@@ -315,6 +315,8 @@ func TestExtensionWaitsForTheReconciler(t *testing.T) {
 		t.Helper()
 		var s mandate.State
 		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		reconcilerOf.held = mandate.State{} // so that the newest is sent again
 		_ = reconcilerOf.listen(ctx, func(told mandate.State) { s = told; cancel() })
 		return s
 	}
@@ -340,7 +342,7 @@ func TestExtensionWaitsForTheReconciler(t *testing.T) {
 	// Consent was given: the same request again waits until the installer, which
 	// was never heard, has come.
 	put = w.must(200, "PUT", extensionPath, training("configurationSettings", map[string]string{"enableTraining": "True", "enableInference": "True",
-		"inferenceRouterServiceType": "nodePort", "allowInsecureConnections": "True"}))
+		"inferenceRouterServiceType": "nodePort", "allowInsecureConnections": "True", "nodeSelector.disk": "ssd"}))
 	if put.text("properties.configurationSettings.inferenceRouterHA") != "False" {
 		t.Errorf("two nodes and a router on three: %s", put.raw)
 	}
