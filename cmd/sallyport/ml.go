@@ -407,5 +407,24 @@ func (a *app) environmentShow() *cobra.Command {
 }
 
 func (a *app) environmentList() *cobra.Command {
-	return a.childList("List the environments of a workspace.", "environment", "environments", environmentColumns)
+	var n inWorkspace
+	return a.command(spec{
+		use: "list", short: "List the environments of a workspace, or the versions of one.",
+		example: "sallyport ml environment list -g MyResourceGroup -w MyWorkspace -o table",
+		flags: func(f *flags) {
+			n.flags(f)
+			f.text(&n.name, "name", "n", "Name of the environment whose versions are listed.")
+		},
+		columns: environmentColumns,
+		run: func(ctx context.Context, _ []string) (any, error) {
+			id, err := n.id(ctx, a, "environments")
+			if err != nil {
+				return nil, err
+			}
+			if n.name != "" {
+				id += "/versions"
+			}
+			return a.list(ctx, id, mlVersion)
+		},
+	})
 }
