@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -271,4 +272,14 @@ func TestAReaderIsWokenByTheNextLine(t *testing.T) {
 	}
 	w.wake("a")
 	<-woken
+}
+
+func TestWithoutTrainingJobsAreRefused(t *testing.T) {
+	g := newGateway(t, newSigner(t, "k1"))
+	g.NoTraining = true
+	err := g.putJob(t.Context(), mlext.Owner{}, wire.Job{UID: "0b1f6471-1bf0-4dda-aec3-111122223333", Image: "i", Command: "c", Nodes: 1})
+	var e *trust.Error
+	if !errors.As(err, &e) || e.Kind != trust.Conflict || e.Code != wire.TrainingNotEnabled {
+		t.Errorf("%v", err)
+	}
 }

@@ -47,6 +47,19 @@ func TestStatusSaysWhy(t *testing.T) {
 	unscheduled := func(p *corev1.Pod) {
 		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes are available: 3 Insufficient cpu."}}
 	}
+	// As Kubernetes leaves the pods of a node that it does not hear of.
+	silent := func(p *corev1.Pod) {
+		state(running)(p)
+		p.Status.Phase, p.Status.Conditions = corev1.PodRunning, []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}}
+	}
+	notReady := func(p *corev1.Pod) { // says the kubelet
+		silent(p)
+		p.Status.Conditions[0].Reason = "ContainersNotReady"
+	}
+	evicted := func(p *corev1.Pod) {
+		state(waiting("ContainerCreating"))(p)
+		p.Status.Phase, p.Status.Conditions = corev1.PodPending, []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager"}}
+	}
 	warning := func(message string) []corev1.Event {
 		return []corev1.Event{{Type: corev1.EventTypeWarning, Reason: "FailedCreate", Message: message}}
 	}
@@ -65,6 +78,11 @@ func TestStatusSaysWhy(t *testing.T) {
 		{"creating", &batchv1.Job{}, []*corev1.Pod{pod("0", "a", 0, state(waiting("ContainerCreating")))}, nil, wire.Preparing, "", ""},
 		{"bad config", &batchv1.Job{}, []*corev1.Pod{pod("0", "a", 0, state(waiting("CreateContainerConfigError")))}, nil, wire.Preparing, codeStart, "CreateContainerConfigError"},
 		{"one of two runs", &batchv1.Job{}, []*corev1.Pod{pod("0", "a", 0, state(running)), pod("1", "b", 0, unscheduled)}, nil, wire.Running, codeUnschedulable, "Insufficient"},
+		{"lost node", &batchv1.Job{}, []*corev1.Pod{pod("0", "a", 0, silent)}, nil, wire.NotResponding, codeNodeLost, "node host has not been heard of"},
+		{"one of two lost", &batchv1.Job{}, []*corev1.Pod{pod("0", "a", 0, state(running)), pod("1", "b", 0, silent)}, nil, wire.NotResponding, codeNodeLost, "whether node 1 of the job"},
+		{"lost before it started", &batchv1.Job{}, []*corev1.Pod{pod("0", "a", 0, evicted)}, nil, wire.NotResponding, codeNodeLost, "node host"},
+		{"started again elsewhere", &batchv1.Job{}, []*corev1.Pod{pod("0", "a", 0, silent), pod("0", "b", time.Second, state(running))}, nil, wire.Running, "", ""},
+		{"not ready", &batchv1.Job{}, []*corev1.Pod{pod("0", "a", 0, notReady)}, nil, wire.Running, "", ""},
 		{"completed", condition(batchv1.JobComplete, ""), []*corev1.Pod{pod("0", "a", 0, state(ended(0, "Completed")))}, nil, wire.Completed, "", ""},
 		{"exit code", condition(batchv1.JobFailed, "BackoffLimitExceeded"), []*corev1.Pod{pod("1", "a", 0, state(ended(3, "Error")))}, nil, wire.Failed, codeExit, "node 1 (pod a, host host): it ended with exit code 3"},
 		{"memory", condition(batchv1.JobFailed, "BackoffLimitExceeded"), []*corev1.Pod{pod("0", "a", 0, state(ended(137, "OOMKilled")))}, nil, wire.Failed, codeMemory, "more memory"},
@@ -134,5 +152,45 @@ func TestRender(t *testing.T) {
 	made, err = render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{wire.GPU: "1"}}}, nil, nil, carrier{})
 	if err != nil || len(made.Spec.Template.Spec.Tolerations) != 3 {
 		t.Errorf("gpu %+v %v", made, err)
+	}
+}
+
+// Whatever keeps a job, or ended it, comes with what to type.
+func TestEveryReasonHasItsCommand(t *testing.T) {
+	job := mlext.NewTrainingJob(mlext.TrainingJobSpec{Namespace: "training", Job: wire.Job{Name: "fit"},
+		Owner: mlext.Owner{Workspace: "/subscriptions/s/resourcegroups/g/providers/microsoft.machinelearningservices/workspaces/w"}})
+	for code, want := range map[string]string{
+		codeUnschedulable: "kubectl get instancetypes", codeImage: "kubectl describe pod -n training fit-1", codeMemory: "kubectl get instancetypes",
+		codeQuota: "kubectl describe resourcequota -n training", codeTimeout: "limits.timeout", codeExit: "sallyport ml job download -g g -w w -n fit",
+		codeVanished: "kubectl get events -n training", codeInvalid: "kubectl get instancetypes", codeNamespace: "kubectl create namespace training",
+		codeStart: "kubectl describe pod -n training fit-1", codeTransfer: "kubectl describe pod -n training fit-1", codeNodeLost: "kubectl delete node host-1",
+		codeRefused: "kubectl describe resourcequota -n training", "FailedCreate": "kubectl get events -n training",
+	} {
+		s := wire.Status{State: wire.Queued, Code: code, Nodes: []wire.Node{{Pod: "fit-0", Host: "host-0", Phase: "Running"}, {Index: 1, Pod: "fit-1", Host: "host-1", Reason: "it is this one"}}}
+		if got := next(job, &s); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q in it", code, got, want)
+		}
+	}
+	if got := next(job, &wire.Status{State: wire.Running}); got != "" {
+		t.Errorf("where nothing is wrong: %q", got)
+	}
+}
+
+func TestQuantitiesAreTextOrNumbers(t *testing.T) {
+	var kind mlext.InstanceType
+	if err := json.Unmarshal([]byte(`{"spec":{"resources":{"requests":{"cpu":1,"memory":"1Gi"},"limits":{"cpu":"2","nvidia.com/gpu":1,"other":null}}}}`), &kind); err != nil {
+		t.Fatal(err)
+	}
+	r := kind.Spec.Resources
+	if r.Requests["cpu"] != "1" || r.Limits[wire.GPU] != "1" || len(r.Limits) != 2 {
+		t.Errorf("resources %+v", r)
+	}
+	for _, wrong := range []string{`{"limits":{"cpu":{}}}`, `{"limits":[1]}`, `{"limits":{"cpu":true}}`} {
+		if json.Unmarshal([]byte(wrong), &r) == nil {
+			t.Errorf("%s was taken", wrong)
+		}
+	}
+	if _, err := requirements(wire.Resources{Requests: wire.Quantities{wire.GPU: "1"}}); trust.KindOf(err) != trust.Invalid {
+		t.Errorf("a GPU that is requested: %v", err)
 	}
 }
