@@ -180,6 +180,11 @@ func (m *ML) register(ctx context.Context, w *store.Item[store.Source], p comput
 		why.Hint = "kubectl get pods -n " + wire.Namespace
 		return why
 	}
+	if e.behind(health.Keys) {
+		if _, err := e.handOver(ctx, true); err != nil {
+			return err
+		}
+	}
 	err = e.call(ctx, http.MethodPut, "/computes/"+p.Compute.UID, p.Compute, nil)
 	var refused *trust.Error
 	if errors.As(err, &refused) {

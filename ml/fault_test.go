@@ -213,6 +213,23 @@ func TestARevokedKeyIsHandedOverAtOnce(t *testing.T) {
 	}
 }
 
+// An extension that was installed anew by an older manifest gets the keys that it
+// had at the next attachment.
+func TestAnExtensionThatFellBehindGetsTheKeysAgain(t *testing.T) {
+	w := newWorld(t)
+	w.put(signingKey("first"))
+	w.scene()
+	w.until("the keys are there", func() bool { return w.locked(func() bool { return len(w.keys) > 0 }) })
+	w.mu.Lock()
+	w.keys = nil
+	w.mu.Unlock()
+	w.must(200, "PUT", workspace+"/computes/k8s", kubernetes("default"))
+	w.becomes(workspace+"/computes/k8s", "properties.provisioningState", arm.Succeeded)
+	if !w.locked(func() bool { return len(w.keys) == 1 }) {
+		t.Errorf("keys %+v", w.keys)
+	}
+}
+
 // A token whose key was revoked before its time is replaced, not sent again.
 func TestATokenThatIsNotTakenIsReplaced(t *testing.T) {
 	w := newWorld(t).scene()

@@ -130,6 +130,20 @@ func (m *ML) handOverTo(ctx context.Context, cluster string, through []string) b
 	return done
 }
 
+// handedOver is a key set as an extension took it.
+type handedOver struct {
+	set    string
+	number int64
+}
+
+// behind tells of an extension that has an older key set than it was given: one
+// that was installed anew by an older manifest.
+func (e *extension) behind(number int64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return number < e.handed[wire.Audience(e.Base, e.uid)].number
+}
+
 // handOver gives the extension the authority's key set, signed with ml's key. It
 // tells whether there was one that this process had not handed over.
 func (e *extension) handOver(ctx context.Context, force bool) (bool, error) {
@@ -140,7 +154,7 @@ func (e *extension) handOver(ctx context.Context, force bool) (bool, error) {
 	}
 	audience := wire.Audience(e.Base, e.uid)
 	e.mu.Lock()
-	same := e.handed[audience] == string(set)
+	same := e.handed[audience].set == string(set)
 	e.mu.Unlock()
 	if same && !force {
 		return false, nil
@@ -159,7 +173,7 @@ func (e *extension) handOver(ctx context.Context, force bool) (bool, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.handed[audience] = string(set)
+	e.handed[audience] = handedOver{string(set), number}
 	return true, nil
 }
 

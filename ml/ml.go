@@ -61,7 +61,7 @@ type ML struct {
 
 	mu          sync.Mutex                             // guards what follows
 	credentials map[string]*client.AuthorityCredential // by client id
-	handed      map[string]string                      // by audience: the key set last handed over
+	handed      map[string]handedOver                  // by audience: what was last handed over
 }
 
 // New checks the configuration.
@@ -78,7 +78,7 @@ func New(c Config) (*ML, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	m := &ML{Config: c, again: attachPause, silence: unknownFor, credentials: map[string]*client.AuthorityCredential{}, handed: map[string]string{}}
+	m := &ML{Config: c, again: attachPause, silence: unknownFor, credentials: map[string]*client.AuthorityCredential{}, handed: map[string]handedOver{}}
 	var err error
 	if m.keyID, err = thumbprint(c.Key); err != nil {
 		return nil, err

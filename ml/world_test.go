@@ -249,7 +249,11 @@ func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) 
 	parts := strings.Split(path, "/")
 	switch what := r.Method + " " + parts[1]; {
 	case what == "GET health":
-		answer(200, wire.Health{Operator: !w.unhealthy, Message: "the operator sleeps", Scoring: w.scoring})
+		h := wire.Health{Operator: !w.unhealthy, Message: "the operator sleeps", Scoring: w.scoring}
+		if n := len(w.keys); n > 0 {
+			h.Keys = w.keys[n-1].Number
+		}
+		answer(200, h)
 	case what == "PUT computes" && len(parts) > 3:
 		w.registries = nil
 		_ = json.NewDecoder(r.Body).Decode(&w.registries)
