@@ -42,8 +42,16 @@ var (
 		w      *world
 		failed error
 	}
-	kubes = devclustertest.Shared{Config: devcluster.Config{AuditLevel: "Metadata", Controllers: true, Nodes: 1}}
+	kubes = devclustertest.Shared{Config: devcluster.Config{AuditLevel: "Metadata", Controllers: true, Nodes: nodes()}}
 )
+
+// nodes of the cluster: one of three is lost where long faults are played.
+func nodes() int {
+	if long() {
+		return 3
+	}
+	return 1
+}
 
 func TestMain(m *testing.M) {
 	code := kubes.Main(m)
