@@ -155,6 +155,9 @@ func (m *ML) tellEndpoint(ctx context.Context, e *extension, w *store.Item[store
 	body := p.Endpoint
 	p.Endpoint.Keys = nil // made of the sealed ones each time
 	put := func() error { return e.call(ctx, http.MethodPut, "/endpoints/"+body.UID, body, nil) }
+	if err = m.tellRegistriesOf(ctx, w, p.ComputeID, body.Compute); err != nil {
+		return err
+	}
 	err = put()
 	var refused *trust.Error
 	if !errors.As(err, &refused) || refused.Code != wire.ComputeNotFound {
@@ -169,6 +172,9 @@ func (m *ML) tellEndpoint(ctx context.Context, e *extension, w *store.Item[store
 		return err
 	}
 	if err := m.register(ctx, w, c); err != nil {
+		return err
+	}
+	if err := m.tellRegistriesOf(ctx, w, p.ComputeID, body.Compute); err != nil {
 		return err
 	}
 	return put()

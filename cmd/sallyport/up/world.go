@@ -95,12 +95,17 @@ func (w *world) tryServer(ctx context.Context) error {
 		return err
 	}
 	address := l.Addr().String()
-	if err := l.Close(); err != nil {
+	second, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(w.host(), "0"))
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	storage := second.Addr().String()
+	if err := errors.Join(l.Close(), second.Close()); err != nil {
 		return err
 	}
 	w.server = "https://" + address
-	config := fmt.Sprintf("externalURL: %s\nlisten: %s\nlocation: local\ndataDir: %s\nsealKeyFile: %s\nadminFile: %s\naudit: {file: %s}\nlog: {format: text}\n",
-		w.server, address, quote(w.path("data")), quote(w.path("keys", "seal.key")), quote(w.adminFile()), quote(w.auditFile()))
+	config := fmt.Sprintf("externalURL: %s\nlisten: %s\nlocation: local\ndataDir: %s\nsealKeyFile: %s\nadminFile: %s\naudit: {file: %s}\nlog: {format: text}\nstorage: {folder: %s, listen: %s}\n",
+		w.server, address, quote(w.path("data")), quote(w.path("keys", "seal.key")), quote(w.adminFile()), quote(w.auditFile()), quote(w.path("storage")), quote(storage))
 	if err := os.WriteFile(w.path("sallyportd.yaml"), []byte(config), 0o600); err != nil {
 		return err
 	}
