@@ -22,10 +22,10 @@ import (
 // ends before that (the pod is being ended), it keeps what is there, as far as
 // last allows.
 func (c *Carrier) Push(ctx, last context.Context) error {
-	kept := map[string]*folder{}
+	kept := map[string]*outgoing{}
 	for _, m := range c.Mounts {
 		if m.Way == wire.Write {
-			kept[m.Name] = &folder{Mount: m, have: map[string]version{}}
+			kept[m.Name] = &outgoing{Mount: m, have: map[string]version{}}
 		}
 	}
 	looked := time.Now()
@@ -61,8 +61,8 @@ func (c *Carrier) Push(ctx, last context.Context) error {
 	return errors.Join(errs...)
 }
 
-// folder is a mount to keep.
-type folder struct {
+// outgoing is a mount to keep.
+type outgoing struct {
 	wire.Mount
 	have map[string]version // in the store, by path
 	seen map[string]version // at the last look
@@ -76,7 +76,7 @@ type version struct {
 
 // keep sends what the store does not have. running: only what has not changed
 // since the last look, of mounts that are kept as they go.
-func (c *Carrier) keep(ctx context.Context, f *folder, running bool) error {
+func (c *Carrier) keep(ctx context.Context, f *outgoing, running bool) error {
 	if running && !f.Live {
 		return nil
 	}
@@ -132,7 +132,7 @@ func (c *Carrier) look(ctx context.Context, root *os.Root) (map[string]version, 
 	return all, err
 }
 
-func (c *Carrier) send(ctx context.Context, root *os.Root, f *folder, now map[string]version, paths []string) (err error) {
+func (c *Carrier) send(ctx context.Context, root *os.Root, f *outgoing, now map[string]version, paths []string) (err error) {
 	for range tries {
 		ask := wire.Ask{Mount: f.Name}
 		for _, p := range paths {
