@@ -56,7 +56,13 @@ var (
 	errLeft     = errors.New("the caller left")
 )
 
-var bodies = sync.Pool{New: func() any { b := make([]byte, buffered); return &b }}
+// Bodies in memory: most are small, and many may wait.
+var (
+	bodies      = sync.Pool{New: func() any { b := make([]byte, buffered); return &b }}
+	smallBodies = sync.Pool{New: func() any { b := make([]byte, small); return &b }}
+)
+
+const small = 4 << 10
 
 // payload is a request's body: its beginning in memory, the rest with the
 // caller. It can be sent again until the rest was touched.
@@ -67,6 +73,7 @@ type payload struct {
 	begun  bool      // rest was read from
 	failed error     // of reading rest
 	whole  *[]byte
+	from   *sync.Pool // that whole goes back to
 }
 
 // receive reads the beginning of a body, so that a slow caller holds no slot
@@ -83,7 +90,10 @@ func receive(w http.ResponseWriter, r *http.Request, limit int64, within time.Du
 	if p.length < 0 {
 		body = http.MaxBytesReader(w, body, limit)
 	}
-	p.whole = bodies.Get().(*[]byte)
+	if p.from = &bodies; p.length > 0 && p.length <= small {
+		p.from = &smallBodies
+	}
+	p.whole = p.from.Get().(*[]byte)
 	buf := *p.whole
 	if p.length > 0 && p.length < buffered {
 		buf = buf[:p.length]
@@ -99,7 +109,7 @@ func receive(w http.ResponseWriter, r *http.Request, limit int64, within time.Du
 		p.release()
 		return nil, bodyError(err)
 	case p.length < 0 || int64(n) < p.length:
-		p.rest = body
+		p.rest = body // what the buffer did not hold
 	}
 	return p, nil
 }
@@ -120,7 +130,7 @@ func bodyError(err error) error {
 
 func (p *payload) release() {
 	if p.whole != nil {
-		bodies.Put(p.whole)
+		p.from.Put(p.whole)
 		p.whole = nil
 	}
 }

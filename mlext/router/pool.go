@@ -56,7 +56,7 @@ type measure struct {
 }
 
 const (
-	maxWaiting    = 2000             // per deployment and router: each may hold a body in memory
+	maxWaiting    = 1000             // per deployment and router: each may hold a body in memory
 	restAfter     = time.Second      // a replica that refused a connection is left alone
 	unknownFor    = 2 * time.Second  // slots of a replica that is not ready are kept, in case this router sees it late
 	withoutAnyone = 15 * time.Second // a request waits for a coordinator, whatever its queue's wait

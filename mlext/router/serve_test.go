@@ -488,7 +488,7 @@ func TestLargeBodiesPass(t *testing.T) {
 	})
 	_, server := w.router()
 	w.change(nil)
-	for _, n := range []int{0, 1, buffered - 1, buffered, buffered + 1, 5 << 20} {
+	for _, n := range []int{0, 1, small, small + 1, buffered - 1, buffered, buffered + 1, 5 << 20} {
 		body := bytes.Repeat([]byte("y"), n)
 		for _, chunked := range []bool{false, true} {
 			got := w.call(server.URL, at, "key", string(body), func(r *http.Request) {
