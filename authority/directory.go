@@ -404,7 +404,7 @@ func (d *Directory) personStands(c *trust.Caller) error {
 	}
 	for _, g := range c.Groups {
 		if !slices.Contains(groups, g) {
-			return gone("the user that the token is of has left a group that the token names")
+			return gone("the user that the token is of has left a group that the token names; sallyport login gets another")
 		}
 	}
 	return nil

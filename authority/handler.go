@@ -14,7 +14,20 @@ import (
 // keep a set before they look again.
 const keysMaxAge = "public, max-age=300"
 
-// Handler serves the authority's routes, all below /{tenant}/:
+// NamesTenant tells whether a word is what clients ask for as a tenant in place
+// of a GUID. Two mean whichever tenant a person belongs to, "adfs" has a
+// discovery document, and "consumers" is told what to use instead.
+func NamesTenant(word string) bool {
+	switch trust.Fold(word) {
+	case "common", "organizations", "consumers", "adfs":
+		return true
+	}
+	return false
+}
+
+// Handler serves the authority's routes, all below /{tenant}/, and below
+// /common/ and /organizations/, by which clients mean whichever tenant a person
+// belongs to:
 //
 //	POST oauth2/v2.0/token                      token endpoint, scope=
 //	POST oauth2/token                           token endpoint of v1, resource=
@@ -37,15 +50,23 @@ func (a *Authority) Handler() http.Handler {
 			a.discovery(w, r)
 			return
 		}
-		if trust.Fold(tenant) != a.conf.Tenant {
+		people := false // whoever belongs to no tenant that was named
+		switch trust.Fold(tenant) {
+		case a.conf.Tenant:
+		case "common", "organizations":
+			people = true
+		case "consumers":
+			a.fail(w, r, &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 90002, text: "Tenant 'consumers' not found. There are no personal accounts here: use 'organizations', 'common' or the tenant '" + a.conf.Tenant + "'."})
+			return
+		default:
 			a.fail(w, r, &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 90002, text: "Tenant '" + printable(tenant) + "' not found."})
 			return
 		}
 		switch route {
 		case "oauth2/v2.0/token":
-			a.token(w, r, formV2)
+			a.token(w, r, formV2, people)
 		case "oauth2/token":
-			a.token(w, r, formV1)
+			a.token(w, r, formV1, people)
 		case "oauth2/v2.0/devicecode":
 			a.device(w, r, formV2)
 		case "oauth2/devicecode":

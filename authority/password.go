@@ -48,9 +48,9 @@ func HashPassword(password string) (string, error) {
 	return argonHead + enc(salt) + "$" + enc(argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonLanes, argonKey)), nil
 }
 
-// verifyPassword compares a password with a hash. A hash of another cost or kind
+// VerifyPassword compares a password with a hash. A hash of another cost or kind
 // fits nothing.
-func verifyPassword(hash, password string) bool {
+func VerifyPassword(hash, password string) bool {
 	rest, ours := strings.CutPrefix(hash, argonHead)
 	salt, key, _ := strings.Cut(rest, "$")
 	s, err1 := base64.RawStdEncoding.DecodeString(salt)
@@ -90,7 +90,7 @@ func (a *Authority) builtIn(ctx context.Context, name, password string) (*store.
 			hash = have.Value.Hash
 		}
 	}
-	if !verifyPassword(hash, password) || user.Revision == 0 || user.Value.Disabled {
+	if !VerifyPassword(hash, password) || user.Revision == 0 || user.Value.Disabled {
 		return nil, errWrongPassword
 	}
 	u := user.Value

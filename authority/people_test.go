@@ -88,6 +88,51 @@ func TestAPersonSignsIn(t *testing.T) {
 
 // Codes: once, in time, by the client and for the place they were made for, with
 // the verifier.
+// Clients without a tenant ask "common" or "organizations": people are signed in
+// there, in the one tenant that there is, and nobody else is.
+func TestTenantsThatNobodyNamed(t *testing.T) {
+	w := newWorld(t, nil)
+	u := w.user("anna")
+	i := w.identity("")
+	secret := w.secret(i)
+	own, _ := w.post(at("/v2.0/.well-known/openid-configuration"), nil, func(r *http.Request) { r.Method = http.MethodGet })
+	for _, tenantName := range []string{"common", "Organizations"} {
+		in := "/" + tenantName
+		rec, _ := w.post(in+"/v2.0/.well-known/openid-configuration", nil, func(r *http.Request) { r.Method = http.MethodGet })
+		if rec.Code != http.StatusOK || rec.Body.String() != own.Body.String() {
+			t.Errorf("%s: %d %s", tenantName, rec.Code, rec.Body)
+		}
+		query, verifier := asked()
+		b := w.browser()
+		page := b.do("GET", in+"/oauth2/v2.0/authorize?"+query.Encode(), nil)
+		form := hidden(page.Body.String())
+		form.Set("username", u.Name)
+		form.Set("password", goodPass)
+		to := mustParse(t, b.do("POST", at("/signin"), form).Header().Get("Location"))
+		rec, got := w.post(in+"/oauth2/v2.0/token", withCode(to.Query().Get("code"), verifier), nil)
+		if rec.Code != http.StatusOK || part(t, text(got, "access_token"), 1)["tid"] != tenant {
+			t.Fatalf("%s: %d %s", tenantName, rec.Code, rec.Body)
+		}
+		rec, got = w.post(in+"/oauth2/v2.0/token", withRefresh(text(got, "refresh_token")), nil)
+		if rec.Code != http.StatusOK {
+			t.Errorf("%s refreshes: %d %s", tenantName, rec.Code, rec.Body)
+		}
+		w.good(tenantName, text(got, "access_token"))
+		rec, d := w.post(in+"/oauth2/v2.0/devicecode", url.Values{"client_id": {azureCLI}, "scope": {gatewayAud + "/.default"}}, nil)
+		if rec.Code != http.StatusOK || d["verification_uri"] != baseURL+at("/device") {
+			t.Errorf("%s: a device: %d %s", tenantName, rec.Code, rec.Body)
+		}
+		rec, got = w.post(in+"/oauth2/v2.0/token", withSecret(i, secret.Value, gatewayAud), nil)
+		if rec.Code != http.StatusBadRequest || got["error"] != "invalid_request" || !strings.HasPrefix(text(got, "error_description"), "AADSTS50059: ") || got["access_token"] != nil {
+			t.Errorf("%s: client credentials: %d %s", tenantName, rec.Code, rec.Body)
+		}
+	}
+	rec, got := w.post("/consumers/oauth2/v2.0/token", withSecret(i, secret.Value, gatewayAud), nil)
+	if rec.Code != http.StatusBadRequest || !strings.Contains(text(got, "error_description"), "no personal accounts here: use 'organizations'") {
+		t.Errorf("consumers: %d %s", rec.Code, rec.Body)
+	}
+}
+
 func TestHostileAuthorizationCodes(t *testing.T) {
 	w := newWorld(t, nil)
 	w.user("anna")
@@ -469,15 +514,15 @@ func TestPasswordHashes(t *testing.T) {
 	}
 	hash, err := HashPassword(goodPass)
 	again, err2 := HashPassword(goodPass)
-	if err != nil || err2 != nil || hash == again || !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") || !verifyPassword(hash, goodPass) || verifyPassword(hash, goodPass+"x") {
+	if err != nil || err2 != nil || hash == again || !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") || !VerifyPassword(hash, goodPass) || VerifyPassword(hash, goodPass+"x") {
 		t.Errorf("%s %s, %v %v", hash, again, err, err2)
 	}
 	for _, bad := range []string{"", goodPass, strings.Replace(hash, "m=19456", "m=8", 1), strings.Replace(hash, "argon2id", "argon2i", 1), hash + "$", hash[:len(hash)-4]} {
-		if verifyPassword(bad, goodPass) {
+		if VerifyPassword(bad, goodPass) {
 			t.Errorf("%s fits", bad)
 		}
 	}
-	if verifyPassword(nobody, "") || verifyPassword(nobody, goodPass) {
+	if VerifyPassword(nobody, "") || VerifyPassword(nobody, goodPass) {
 		t.Error("nobody has a password")
 	}
 }

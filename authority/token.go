@@ -61,10 +61,11 @@ type issued struct {
 }
 
 // token is the token endpoint (RFC 6749 3.2). A request without a credential
-// that the identity holds gets nothing, whoever sends it.
-func (a *Authority) token(w http.ResponseWriter, r *http.Request, f form) {
+// that the identity holds gets nothing, whoever sends it; people says that it
+// names no tenant, in which alone an identity can be looked for.
+func (a *Authority) token(w http.ResponseWriter, r *http.Request, f form, people bool) {
 	now := a.conf.Now()
-	out, oerr := a.exchange(w, r, f, now)
+	out, oerr := a.exchange(w, r, f, people, now)
 	if oerr != nil {
 		a.fail(w, r, oerr)
 		return
@@ -77,7 +78,7 @@ func (a *Authority) token(w http.ResponseWriter, r *http.Request, f form) {
 
 // exchange reads the request and exchanges what it brings. Failures are counted
 // by address.
-func (a *Authority) exchange(w http.ResponseWriter, r *http.Request, f form, now time.Time) (*issued, *oauthError) {
+func (a *Authority) exchange(w http.ResponseWriter, r *http.Request, f form, people bool, now time.Time) (*issued, *oauthError) {
 	client := a.conf.ClientAddress(r)
 	if oerr := a.limited(client); oerr != nil {
 		return nil, oerr
@@ -85,12 +86,15 @@ func (a *Authority) exchange(w http.ResponseWriter, r *http.Request, f form, now
 	get, oerr := a.readForm(w, r)
 	var out *issued
 	if oerr == nil {
-		switch get("grant_type") {
-		case grantClientCredentials:
+		switch grant := get("grant_type"); {
+		case grant == grantClientCredentials && people:
+			oerr = &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 50059,
+				text: "No tenant-identifying information found in the request. Client credentials are good at their own tenant's endpoint alone, not at 'common' or 'organizations'."}
+		case grant == grantClientCredentials:
 			out, oerr = a.clientToken(r, get, f, now)
-		case grantCode, grantDevice, grantDeviceMSAL, grantRefresh:
+		case grant == grantCode, grant == grantDevice, grant == grantDeviceMSAL, grant == grantRefresh:
 			out, oerr = a.personToken(r.Context(), get, f)
-		case "":
+		case grant == "":
 			oerr = &oauthError{status: http.StatusBadRequest, code: "invalid_request", number: 900144, text: "The request body must contain the following parameter: 'grant_type'."}
 		default:
 			oerr = &oauthError{status: http.StatusBadRequest, code: "unsupported_grant_type", number: 70003, text: "The app requested an unsupported grant type '" + printable(get("grant_type")) + "'."}

@@ -192,7 +192,7 @@ func TestRefusals(t *testing.T) {
 		{"v1 without resource", "/" + tenant + "/oauth2/token", good(nil), nil, 400, "invalid_request", 900144},
 		{"unknown resource", "", good(set("scope", "https://management.azure.com/.default")), nil, 400, "invalid_resource", 500011},
 		{"another tenant", "/99999999-9999-9999-9999-999999999999/oauth2/v2.0/token", good(nil), nil, 400, "invalid_request", 90002},
-		{"common", "/common/oauth2/v2.0/token", good(nil), nil, 400, "invalid_request", 90002},
+		{"common", "/common/oauth2/v2.0/token", good(nil), nil, 400, "invalid_request", 50059},
 		{"unknown endpoint", "/" + tenant + "/oauth2/v3.0/token", good(nil), nil, 404, "invalid_request", 900144},
 		{"parameter twice", "", url.Values{"client_id": {i.ClientID, other.ClientID}}, nil, 400, "invalid_request", 9000411},
 		{"parameters in the URL", "/" + tenant + "/oauth2/v2.0/token?" + good(nil).Encode(), url.Values{}, nil, 400, "invalid_request", 900144},

@@ -45,6 +45,9 @@ type Config struct {
 	// Errors are of kind Invalid for a password that will not do. Default: no
 	// users can be made.
 	HashPassword func(password string) (string, error)
+	// VerifyPassword compares a password with what HashPassword made. Default:
+	// nobody can change a password for the present one.
+	VerifyPassword func(hash, password string) bool
 
 	BaseURL   string   // "https://host:port", no slash at the end
 	Issuer    string   // of the built-in authority; only its callers are known here

@@ -3,6 +3,7 @@ package control
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/mandate"
@@ -24,6 +25,7 @@ func withUsers(c *Config) {
 		}
 		return "hash of " + password, nil
 	}
+	c.VerifyPassword = func(hash, password string) bool { return hash == "hash of "+password }
 }
 
 func TestGroupsOfPeople(t *testing.T) {
@@ -229,4 +231,63 @@ func TestOnlyWhoAssignsRolesMakesUsers(t *testing.T) {
 	if r := w.call("stranger", "GET", usersPath, nil); r.status != 403 {
 		t.Errorf("%d %s", r.status, r.raw)
 	}
+}
+
+// Users change their own password with the present one, and nobody else's; it
+// ends all sessions, and who guesses is made to wait.
+func TestUsersChangeTheirOwnPassword(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, withUsers)
+	const old, next = "the first password", "the second password"
+	anna := w.must(201, "PUT", usersPath+"/anna", props("password", old)).text("properties.objectId")
+	w.must(201, "PUT", usersPath+"/bert", props("password", old))
+	w.caller("anna", anna, func(c *trust.Caller) { c.Name = "anna" })
+	const own = usersPath + "/anna/changePassword"
+	change := func(token, path, current, wanted string) *reply {
+		t.Helper()
+		return w.call(token, "POST", path, map[string]any{"currentPassword": current, "newPassword": wanted})
+	}
+	for token, path := range map[string]string{"stranger": own, "admin": own, "anna": usersPath + "/bert/changePassword"} {
+		if r := change(token, path, old, next); r.status != 403 || r.text("error.code") != arm.AuthorizationFailed {
+			t.Errorf("%s at %s: %d %s", token, path, r.status, r.raw)
+		}
+	}
+	if r := change("anna", usersPath+"/nobody/changePassword", old, next); r.status != 403 { // no name can be probed
+		t.Errorf("%d %s", r.status, r.raw)
+	}
+	for what, r := range map[string]*reply{"currentPassword": change("anna", own, "wrong", next), "newPassword": change("anna", own, old, "short")} {
+		if r.status != 400 || r.text("error.target") != what || strings.Contains(string(r.raw), "wrong") {
+			t.Errorf("%s: %d %s", what, r.status, r.raw)
+		}
+	}
+	if r := change("anna", own, old, old); r.status != 400 {
+		t.Errorf("the same: %d %s", r.status, r.raw)
+	}
+	before := w.now()
+	if r := change("anna", own, old, next); r.status != 200 || strings.Contains(string(r.raw), "second") {
+		t.Errorf("%d %s", r.status, r.raw)
+	}
+	p, err := store.Get[store.Password](t.Context(), w.store, store.Password{Name: "anna"}.Key())
+	u, err2 := store.Get[store.User](t.Context(), w.store, store.User{Name: "anna"}.Key())
+	if err != nil || err2 != nil || p.Value.Hash != "hash of "+next || u.Value.SessionsFrom.Before(before) {
+		t.Errorf("%+v %+v, %v %v", p.Value, u.Value, err, err2)
+	}
+	// Guessing: after some, everything waits, the right one too.
+	var limited *reply
+	for range 12 {
+		if limited = change("anna", own, "a wrong password", old); limited.status == 429 {
+			break
+		}
+	}
+	if limited.status != 429 || limited.text("error.code") != arm.TooManyRequests || limited.header.Get("Retry-After") == "" {
+		t.Fatalf("%d %s", limited.status, limited.raw)
+	}
+	if r := change("anna", own, next, old); r.status != 429 {
+		t.Errorf("%d %s", r.status, r.raw)
+	}
+	w.advance(61 * time.Second)
+	if r := change("anna", own, next, old); r.status != 200 {
+		t.Errorf("after a minute: %d %s", r.status, r.raw)
+	}
+	same(t, "the log", w.entries("admin", "", "status eq 'Succeeded' and resourceUri eq '"+usersPath+"/anna'")[:1], "Sallyport.Identity/users/changePassword/action Succeeded anna")
 }

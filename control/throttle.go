@@ -53,6 +53,7 @@ const (
 	classRead class = iota
 	classWrite
 	classDelete
+	classPassword // what a change of one's password asks; ARM has no such thing
 )
 
 var classNames = [...]string{"read", "write", "delete"}
@@ -76,7 +77,7 @@ type meterKey struct {
 
 // meters holds the buckets in use. A full one is not kept: it says nothing.
 type meters struct {
-	limits [3]Bucket
+	limits [4]Bucket
 
 	mu  sync.Mutex // guards all
 	all map[meterKey]*rate.Limiter
@@ -87,8 +88,8 @@ type meters struct {
 const maxMeters = 4096
 
 func newMeters(t Throttle) *meters {
-	return &meters{all: map[meterKey]*rate.Limiter{}, limits: [3]Bucket{
-		t.Reads.or(defaultThrottle.Reads), t.Writes.or(defaultThrottle.Writes), t.Deletes.or(defaultThrottle.Deletes),
+	return &meters{all: map[meterKey]*rate.Limiter{}, limits: [4]Bucket{
+		t.Reads.or(defaultThrottle.Reads), t.Writes.or(defaultThrottle.Writes), t.Deletes.or(defaultThrottle.Deletes), passwordTries,
 	}}
 }
 

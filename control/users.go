@@ -36,6 +36,7 @@ func (c *Control) userRoutes() []*route {
 		r("PUT", all+"/{user}", write, 0, (*call).putUser),
 		r("DELETE", all+"/{user}", remove, 0, (*call).removeUser),
 		r("POST", all+"/{user}/resetPassword", write, 1, (*call).resetPassword),
+		r("POST", all+"/{user}/changePassword", handlerAsks, 1, (*call).changePassword),
 		r("POST", all+"/{user}/revokeSignInSessions", write, 1, (*call).revokeSessions),
 	}
 }

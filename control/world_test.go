@@ -228,6 +228,8 @@ func version(path string) string {
 	switch {
 	case strings.Contains(p, "/sallyport."):
 		return arm.SallyportVersion
+	case strings.HasSuffix(p, "/microsoft.kubernetes/connectedclusters"), strings.Contains(p, "/microsoft.kubernetes/connectedclusters/") && !strings.Contains(p, "/microsoft.kubernetesconfiguration/"):
+		return "2024-01-01"
 	case strings.Contains(p, "/microsoft.kubernetesconfiguration/"):
 		return "2023-05-01"
 	case strings.Contains(p, "/microsoft.authorization/locks"):

@@ -31,6 +31,7 @@ var (
 func (a *app) ad() *cobra.Command {
 	return a.noun("ad", "Manage people: built-in users, and groups that bindings name.",
 		a.noun("user", "Manage the built-in users.", a.userCreate(), a.userList(), a.userShow(), a.userUpdate(), a.userPassword(), a.userSignOut(), a.userDelete()),
+		a.signedInUser(),
 		a.noun("group", "Manage groups of people as sources: one group of one issuer.", a.peopleCreate(), a.peopleList(), a.peopleShow(), a.peopleDelete()))
 }
 

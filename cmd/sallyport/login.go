@@ -46,7 +46,7 @@ the system trusts it. Nothing is believed at first sight.`,
 			f.text(&l.password, "password", "p", "Client secret, @FILE to read it from a file, @- from stdin.")
 			f.text(&l.certificate, "certificate", "", "PEM file with the service principal's private key and registered certificate, read anew each time.")
 			f.text(&l.tokenFile, "federated-token-file", "", "File with a token of another issuer, read anew each time.")
-			f.text(&l.tenant, "tenant", "t", "The tenant's id.")
+			f.text(&l.tenant, "tenant", "t", "The tenant's id. Default: what the server says; so for people are 'common' and 'organizations'.")
 			f.text(&l.caFile, "ca-file", "", "The server's CA, PEM.")
 			f.text(&l.caHash, "ca-hash", "", "Hash of the server's CA: sha256:<64 digits>.")
 			f.text(&l.name, "name", "n", "Name of the context. Default: the server's host, for people NAME@HOST.")
@@ -154,8 +154,10 @@ func (l login) credential(ctx context.Context, a *app, ca string) (*client.Conte
 			ClientID: admin.ClientID, Admin: path}, "", nil
 	}
 	switch {
-	case l.server == "" || l.user == "" || l.tenant == "":
-		return nil, "", usagef("the following arguments are required: --server, --username/-u, --tenant/-t")
+	case l.server == "" || l.user == "":
+		return nil, "", usagef("the following arguments are required: --server, --username/-u")
+	case anyTenant(l.tenant):
+		return nil, "", usagef("argument --tenant/-t: '%s' is for people; a service principal belongs to one tenant: give its id, or leave --tenant out", l.tenant)
 	case one(l.password, l.certificate, l.tokenFile) != nil:
 		return nil, "", usagef("give one of --password/-p, --certificate and --federated-token-file")
 	}
@@ -177,7 +179,17 @@ func (l login) credential(ctx context.Context, a *app, ca string) (*client.Conte
 			return nil, "", err
 		}
 	}
+	if l.tenant == "" {
+		if l.tenant, err = client.FindTenant(ctx, l.server, client.ServerTrust{CA: ca}); err != nil {
+			return nil, "", err
+		}
+	}
 	return &client.Context{Server: strings.TrimSuffix(l.server, "/"), CA: ca, Tenant: l.tenant, ClientID: l.user, AssertionFile: l.tokenFile, CertificateFile: l.certificate}, secret, nil
+}
+
+// anyTenant tells whether a tenant stands for whichever one a person belongs to.
+func anyTenant(tenant string) bool {
+	return strings.EqualFold(tenant, "common") || strings.EqualFold(tenant, "organizations")
 }
 
 // one is an error unless exactly one text is not empty.

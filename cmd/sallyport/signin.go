@@ -24,6 +24,12 @@ func (l login) signIn(ctx context.Context, a *app, file *client.File, ca string)
 		}
 		server = known.Server
 	}
+	if strings.EqualFold(l.tenant, "consumers") {
+		return nil, nil, usagef("argument --tenant/-t: there are no personal accounts here: leave --tenant out, or give the tenant's id")
+	}
+	if anyTenant(l.tenant) {
+		l.tenant = ""
+	}
 	var err error
 	if ca == "" && l.caHash != "" {
 		if ca, err = client.FetchCA(ctx, server, l.caHash); err != nil {

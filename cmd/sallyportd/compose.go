@@ -248,7 +248,7 @@ func (s *server) composeControl(ctx context.Context, keys sharedKeys, issuer str
 		return err
 	}
 	if s.control, err = control.New(control.Config{
-		Store: s.store, Providers: providers, Secrets: secrets{s.authority}, HashPassword: authority.HashPassword, Authenticate: s.authenticateControl,
+		Store: s.store, Providers: providers, Secrets: secrets{s.authority}, HashPassword: authority.HashPassword, VerifyPassword: authority.VerifyPassword, Authenticate: s.authenticateControl,
 		BaseURL: s.ExternalURL, Issuer: issuer, Tenant: s.installation.TenantID, Location: s.Location, Locations: s.Locations, Version: version(),
 		MandateKey: mandateKey, AgentCA: s.agents, GatewayCA: gateways, ServerTLS: s.serverTLS, ServerCA: s.serverCA, GatewayBase: s.GatewayURL,
 		MaxBindingsPerCluster: s.MaxBindingsPerCluster, SameSubscription: s.SameSubscription, DemandRegistration: s.DemandRegistration,

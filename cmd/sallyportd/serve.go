@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/arm"
+	"github.com/sallyport/sallyport/authority"
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/internal/pki"
 	"github.com/sallyport/sallyport/trust"
@@ -57,7 +58,7 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.ready.ServeHTTP(w, req)
 	case first == "clusters":
 		serveOr404(r.gateway, w, req)
-	case arm.ValidGUID(trust.Fold(first)), first == "adfs":
+	case arm.ValidGUID(trust.Fold(first)), authority.NamesTenant(first):
 		serveOr404(r.authority, w, req)
 	default:
 		serveOr404(r.control, w, req)
