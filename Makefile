@@ -18,8 +18,12 @@ up: ## build, start everything with a real API server, tell the story of one bin
 down: ## stop what `make up` started and remove its folder
 	@go run ./cmd/sallyport down
 
-demo: ## the same story, every step checked, torn down at the end
+demo: ## the same story, every step checked, torn down at the end; ML=1: the one of machine learning, as root with containerd
+ifdef ML
+	@SALLYPORT_TEST_DEVCLUSTER=require SALLYPORT_E2E_CALLS=10000 go test -count=1 -timeout 20m -v -run TestFromTrainingToScoring ./e2e/ml
+else
 	@go run ./cmd/sallyport demo
+endif
 
 test: ## unit tests, and tests on a real API server (on real nodes too, as root with containerd)
 	@gofmt -l $$(git ls-files '*.go') | (! grep .) || { echo 'run gofmt -w on these files'; exit 1; }

@@ -90,16 +90,6 @@ type scorer struct {
 	http     *http.Client
 }
 
-// scorer of the endpoint "fraud".
-func (m *ml) scorer() *scorer {
-	m.t.Helper()
-	s := &scorer{http: &http.Client{Timeout: 30 * time.Second}}
-	s.url = m.cli(m.in("trainer", "ml", "online-endpoint", "show", "-n", "fraud", "--query", "scoringUri", "-o", "tsv")...)
-	s.key = m.cli(m.in("trainer", "ml", "online-endpoint", "get-credentials", "-n", "fraud", "--query", "primaryKey", "-o", "tsv")...)
-	m.t.Cleanup(s.http.CloseIdleConnections)
-	return s
-}
-
 // score asks for one prediction, and gives the version of the server that
 // answered.
 func (s *scorer) score(ctx context.Context, key, deployment string) (status int, version string, err error) {
@@ -141,7 +131,7 @@ func (s *scorer) counts(m *ml, n int) map[string]int {
 // deploys: requests come when the replicas are ready, and not before.
 func (m *ml) deploys() *scorer {
 	m.cli(m.in("trainer", "ml", "online-deployment", "create", "-f", m.deployment("blue", "one", ""), "--all-traffic", "-o", "none")...)
-	s := m.scorer()
+	s := m.scorerOf("fraud")
 	if seen := s.counts(m, 10); seen["one"] != 10 {
 		m.t.Errorf("versions %v", seen)
 	}
