@@ -32,6 +32,7 @@ func TestAWorkspaceServes(t *testing.T) {
 	e := m.deploys()
 	m.splits(e)
 	m.rolls(e)
+	m.routers(e)
 	m.doesNotRun()
 	m.rotates(e)
 	m.aloneServes(e)
