@@ -199,3 +199,30 @@ func TestActivityIsForgotten(t *testing.T) {
 		}
 	}
 }
+
+// The filters that az monitor activity-log list and az role assignment
+// list-changelogs build, times as Python writes them.
+func TestActivityFiltersOfAz(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(201, "PUT", groupPath, map[string]any{"location": "local"})
+	w.must(201, "PUT", groupPath+authorization+"roleAssignments/"+newUID(), props("roleDefinitionId", readerGUID, "principalId", "p"))
+	admin := w.callers["admin"].Object
+	from, to := w.now().UTC().Add(-6*time.Hour), w.now().UTC().Add(time.Minute)
+	const python, zulu, offset = "2006-01-02T15:04:05.000000", "2006-01-02T15:04:05Z", "2006-01-02T15:04:05-07:00"
+	group, assignment := subscriptionType+"/resourceGroups/write Succeeded "+admin, assignmentType+"/write Succeeded "+admin
+	for _, form := range []string{python, zulu, offset} {
+		times := "eventTimestamp ge " + from.Format(form) + " and eventTimestamp le " + to.Format(form)
+		for filter, want := range map[string][]string{
+			times: {assignment, group},
+			times + " and resourceGroupName eq 'rg' and caller eq '" + admin + "' and status eq 'Succeeded'": {assignment, group},
+			times + " and resourceId eq '" + groupPath + "'":                                                 {assignment, group},
+			times + " and resourceProvider eq 'Microsoft.Authorization'":                                     {assignment},
+			"resourceProvider eq Microsoft.Authorization and " + times:                                       {assignment},
+			times + " and correlationId eq '" + newUID() + "'":                                               {},
+			times + " and status eq 'Failed'":                                                                {},
+		} {
+			same(t, filter, w.entries("admin", subPath, filter), want...)
+		}
+	}
+}
