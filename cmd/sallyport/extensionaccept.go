@@ -46,6 +46,7 @@ func (x *acceptFlags) flags(f *flags) {
 
 func (a *app) extensionAccept() *cobra.Command {
 	var x acceptFlags
+	var chart string
 	return a.command(spec{
 		use: "accept", short: "Print what a cluster's owner applies to accept a type of extensions.",
 		long: `Print what a cluster's owner applies, with their own rights, to accept a type of
@@ -54,8 +55,20 @@ nothing to do, its rights for this type, and the consent to one chart, by digest
 and namespaces are named here and nowhere else: no setting of an extension changes them.
 Nothing is applied.`,
 		example: "sallyport k8s-extension accept -g myResourceGroup --cluster-name myCluster --cluster-type managedClusters --extension-type Microsoft.AzureML.Kubernetes --namespace training | kubectl apply -f -",
-		flags:   x.flags,
+		flags: func(f *flags) {
+			x.flags(f)
+			f.text(&chart, "chart", "", "Folder to write the chart to that is accepted, to read it.")
+		},
 		run: func(ctx context.Context, _ []string) (any, error) {
+			if chart != "" {
+				files, err := deploy.ExtensionChart(x.typ)
+				if err == nil {
+					err = writeChartFiles(chart, files)
+				}
+				if err != nil {
+					return nil, err
+				}
+			}
 			return nil, a.printConsent(ctx, &x, deploy.Accept, "Accepts extensions of type %s on cluster %s of %s.")
 		},
 	})
