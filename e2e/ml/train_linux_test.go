@@ -199,7 +199,7 @@ func (m *ml) several() {
 			})
 		}
 		for _, model := range models {
-			if model != models[0] || !strings.Contains(model, "w=2.99") {
+			if model != models[0] || !strings.Contains(model, "w=2.99") && !strings.Contains(model, "w=3.00") {
 				m.t.Errorf("models %v", models)
 				break
 			}
