@@ -103,6 +103,15 @@ func TestExtension(t *testing.T) {
 	m.kubectl(append([]string{"patch", "-p", `{"data":{"chart":"` + digest + `"}}`}, consent...)...)
 	m.cli(update("nodeSelector.kubernetes.io/os=linux")...)
 
+	// What cannot work is said before anything is changed.
+	m.refused("inferenceRouterHA runs 3 replicas", update("inferenceRouterHA=True", "sslSecret=none", "sslCname=ml.example.com", "allowInsecureConnections=False")...)
+	if s := m.extension("azureml", "join(' ', statuses[?level=='Error'].code)"); s != "E40002 E40007" {
+		t.Errorf("three routers on one node, with a certificate that is not there: %q", s)
+	}
+	if s := selector(); s != linux {
+		t.Errorf("something was changed: %s", s)
+	}
+
 	// What was made for it goes, too.
 	m.submit("left", "/train -steps 0 -pace 20ms", "")
 	m.until("left", "Running", "")
