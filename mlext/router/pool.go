@@ -32,7 +32,8 @@ type pool struct {
 // replica is a pod of the deployment, at one address: it is another one when its
 // sandbox is made anew.
 type replica struct {
-	id, address string // of the model server: host:port
+	id      string
+	address string // of the model server: host:port; stays once it is known, as the id stands for one address
 
 	// Guarded by the pool's mu.
 	ready bool
@@ -316,7 +317,10 @@ func (p *pool) set(ready map[string]string) {
 			r = &replica{id: id}
 			p.replicas[id] = r
 		}
-		r.address, r.ready, r.known = address, true, time.Time{}
+		if r.address == "" { // who has the replica reads it without mu
+			r.address = address
+		}
+		r.ready, r.known = true, time.Time{}
 		p.ready = append(p.ready, r)
 	}
 	slices.SortFunc(p.ready, func(a, b *replica) int { return strings.Compare(a.id, b.id) })

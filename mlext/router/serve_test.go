@@ -542,7 +542,7 @@ func TestNoRequestIsLostOrRunTwiceWhileReplicasRoll(t *testing.T) {
 			w.eventually("the old one is let go", func() bool {
 				p.mu.Lock()
 				defer p.mu.Unlock()
-				return p.replicas[first.uid+"/127.0.0.1"] == nil
+				return p.replicas[first.uid+"/"+first.Listener.Addr().String()] == nil
 			})
 			first.kill()
 			ghost.leave()

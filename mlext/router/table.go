@@ -125,7 +125,8 @@ func (s *sources) build(last *table, pool func(uid string) *pool, metrics func(e
 		made.metrics = metrics(&wireNames{e.uid, e.name}, &wireNames{d.UID, d.Name})
 		for _, p := range pods[d.UID] {
 			if p.Namespace == spec.Namespace {
-				made.ready[string(p.UID)+"/"+p.Status.PodIP] = net.JoinHostPort(p.Status.PodIP, strconv.Itoa(portOf(p, d.Scoring.Port)))
+				address := net.JoinHostPort(p.Status.PodIP, strconv.Itoa(portOf(p, d.Scoring.Port)))
+				made.ready[string(p.UID)+"/"+address] = address
 			}
 		}
 		t.deployments[d.UID] = made
