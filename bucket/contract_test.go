@@ -324,6 +324,7 @@ func TestWhatIsCutOffIsNotThere(t *testing.T) {
 	go func() {
 		_, _ = feed.Write(bytes.Repeat([]byte("x"), 1000))
 		cancel()
+		_ = feed.CloseWithError(context.Canceled) // the client waits for whoever reads
 	}()
 	if res, err := f.http.Do(req); err == nil {
 		res.Body.Close()

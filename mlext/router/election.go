@@ -46,7 +46,7 @@ func (r *Router) campaign(ctx context.Context, wg *sync.WaitGroup) {
 		var work sync.WaitGroup
 		work.Go(func() {
 			defer cancel()
-			r.term(term, elector, lock, wg, ctx)
+			r.term(term, elector, wg, ctx)
 		})
 		elector.Run(term)
 		cancel()
@@ -58,7 +58,7 @@ func (r *Router) campaign(ctx context.Context, wg *sync.WaitGroup) {
 
 // term waits for the Lease, coordinates, and scales until the term ends. The
 // coordinator outlives it, until a newer one takes over.
-func (r *Router) term(ctx context.Context, elector *leaderelection.LeaderElector, lock *resourcelock.LeaseLock, wg *sync.WaitGroup, life context.Context) {
+func (r *Router) term(ctx context.Context, elector *leaderelection.LeaderElector, wg *sync.WaitGroup, life context.Context) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for !elector.IsLeader() {
@@ -70,9 +70,14 @@ func (r *Router) term(ctx context.Context, elector *leaderelection.LeaderElector
 		case <-tick.C:
 		}
 	}
-	record, _, err := lock.Get(ctx)
-	if err != nil || record.HolderIdentity != r.Name {
+	// The elector's own lock is not for two: it keeps what it read.
+	lease, err := r.Kube.CoordinationV1().Leases(wire.Namespace).Get(ctx, mlext.RouterLease, metav1.GetOptions{})
+	if err != nil {
 		r.Log.WarnContext(ctx, "lease not read", "error", err)
+		return
+	}
+	record := resourcelock.LeaseSpecToLeaderElectionRecord(&lease.Spec)
+	if record.HolderIdentity != r.Name {
 		return
 	}
 	r.leads.Store(true)
