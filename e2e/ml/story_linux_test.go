@@ -33,7 +33,7 @@ func TestFromTrainingToScoring(t *testing.T) {
 		calls = n
 	}
 	for _, v := range []string{"1", "2"} {
-		t.Logf("train on y = %g·x + 1, and register what the job wrote as line:%s", slopes[v], v)
+		t.Logf("train on y = %g·x + 1, and register what the job wrote as slope:%s", slopes[v], v)
 		m.trains(v)
 	}
 	t.Log("serve both")
@@ -95,7 +95,7 @@ outputs: {model: {type: uri_folder}}
 `, slopes[version], version, trainImage)
 	m.cli(m.in("trainer", "ml", "job", "create", "-f", m.file(name+".yaml", text), "-n", name, "-o", "none")...)
 	m.until(name, "Completed", "")
-	m.cli(m.in("trainer", "ml", "model", "create", "-n", "line", "--version", version, "--path", "azureml://jobs/"+name+"/outputs/model", "-o", "none")...)
+	m.cli(m.in("trainer", "ml", "model", "create", "-n", "slope", "--version", version, "--path", "azureml://jobs/"+name+"/outputs/model", "-o", "none")...)
 }
 
 // serves runs the model of a version as a deployment of the endpoint "line".
@@ -103,7 +103,7 @@ func (m *ml) serves(name, version string, args ...string) {
 	m.t.Helper()
 	text := fmt.Sprintf(`name: %s
 endpoint_name: line
-model: azureml:line:%s
+model: azureml:slope:%s
 environment:
   image: %s
   inference_config:

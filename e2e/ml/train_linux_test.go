@@ -175,7 +175,7 @@ func (m *ml) failing() {
 	m.submit("slow", "/train -steps 0 -pace 20ms", "limits: {timeout: 2}\n")
 	m.until("slow", "Failed", "limits.timeout")
 	m.submit("unknown", "/train", "resources: {instance_type: none}\n")
-	m.until("unknown", "Failed", "there are huge, defaultinstancetype")
+	m.until("unknown", "Failed", "there is no instance type none: there are ")
 }
 
 // several nodes exchange data: each ends with the same model, of all their data.

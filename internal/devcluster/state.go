@@ -150,19 +150,43 @@ func stopProcesses(ctx context.Context, s state) error {
 		}
 		wg.Wait()
 	}
-	for _, pid := range marked(envMark + "=" + s.ID) {
+	// A process that its parent had only just forked when that was killed shows
+	// the mark a moment later: the last look is one that found nobody, and a
+	// pause after another that did not.
+	for quiet := 0; quiet < 2; {
+		found, err := stopUnrecorded(s.ID)
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		if quiet++; found {
+			quiet = 0
+		}
+		time.Sleep(forkTakes)
+	}
+	return errors.Join(errs...)
+}
+
+// forkTakes is ample for a forked process to have an environment of its own.
+const forkTakes = 50 * time.Millisecond
+
+// stopUnrecorded kills the cluster's processes whose parent was killed before it
+// could record them, and tells whether there was one.
+func stopUnrecorded(id string) (found bool, err error) {
+	var errs []error
+	for _, pid := range marked(envMark + "=" + id) {
 		started, err := startTime(pid)
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		// Not recorded: its parent was killed before it could. No grace for it.
-		done, cancel := context.WithCancel(ctx)
+		found = true
+		done, cancel := context.WithCancel(context.Background()) // no grace for it
 		cancel()
 		if err := stopProcess(done, record{Name: "unrecorded process", PID: pid, Started: started}); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	return found, errors.Join(errs...)
 }
 
 // stopProcess asks with SIGTERM, insists with SIGKILL after the grace or as soon
