@@ -87,9 +87,6 @@ type ml struct {
 // that checks on the way.
 func start(t *testing.T) *ml {
 	t.Helper()
-	if ok, reason := devcluster.CanRunNodes(); !ok {
-		t.Skip("no real node here: " + reason)
-	}
 	kube := kubes.Cluster(t)
 	first := false
 	shared.Do(func() {
