@@ -142,11 +142,7 @@ func (k *call) findAssignment() (store.Item[store.RoleAssignment], error) {
 	if !arm.ValidGUID(name) {
 		return store.Item[store.RoleAssignment]{}, arm.Errorf(trust.Invalid, "InvalidRoleAssignmentId", "The role assignment ID '%.64s' is not valid. The role assignment ID must be a GUID.", name)
 	}
-	a, err := store.Get[store.RoleAssignment](k.ctx, k.Store, assignmentPrefix(k.id)+trust.Fold(name))
-	if trust.KindOf(err) == trust.NotFound {
-		return store.Item[store.RoleAssignment]{}, nil
-	}
-	return a, err
+	return store.Find[store.RoleAssignment](k.ctx, k.Store, assignmentPrefix(k.id)+trust.Fold(name))
 }
 
 func (k *call) getAssignment() (*answer, error) {

@@ -97,11 +97,7 @@ func (k *call) certificate() (store.Item[store.Certificate], error) {
 	if !federatedName.MatchString(k.vars["name"]) {
 		return store.Item[store.Certificate]{}, badName("clientCertificateName", k.vars["name"], federatedName.String(), 120)
 	}
-	r, err := store.Get[store.Certificate](k.ctx, k.Store, store.Certificate{ClientID: i.ClientID, Name: k.vars["name"]}.Key())
-	if trust.KindOf(err) == trust.NotFound {
-		return store.Item[store.Certificate]{}, nil
-	}
-	return r, err
+	return store.Find[store.Certificate](k.ctx, k.Store, store.Certificate{ClientID: i.ClientID, Name: k.vars["name"]}.Key())
 }
 
 func (k *call) getCertificate() (*answer, error) {

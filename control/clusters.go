@@ -22,8 +22,8 @@ func (c *Control) clusterRoutes() []*route {
 	stop := r("POST", one+"/stop", "stop/action", 1, needCluster, func(k *call) (*answer, error) { return k.again(func() (*answer, error) { return k.setPower(true) }) })
 	stop.passesLocks = true
 	return []*route{
-		r("GET", "/subscriptions/{subscription}/providers/Microsoft.ContainerService/managedClusters", "read", 3, 0, (*call).listClusters),
-		r("GET", in, "read", 3, 0, (*call).listClusters),
+		r("GET", "/subscriptions/{subscription}/providers/Microsoft.ContainerService/managedClusters", "read", 3, 0, (*call).listManaged),
+		r("GET", in, "read", 3, 0, (*call).listManaged),
 		r("GET", one, "read", 0, needCluster, (*call).getCluster),
 		r("PUT", one, "write", 0, 0, (*call).putCluster),
 		r("PATCH", one, "write", 0, needCluster, (*call).patchCluster),
@@ -102,7 +102,11 @@ func (c *Control) clusterBody(item store.Item[store.Cluster]) clusterBody {
 		ETag: arm.ETag(item.Revision), Properties: p, SystemData: systemDataOf(r.Stamp), Other: other}
 }
 
-func (k *call) listClusters() (*answer, error) {
+func (k *call) listManaged() (*answer, error) { return listClusters(k, k.withNodes) }
+
+// listClusters shows a page of the group's or subscription's clusters, each as
+// body shows it.
+func listClusters[B any](k *call, body func(store.Item[store.Cluster]) (B, error)) (*answer, error) {
 	page, err := arm.ParsePage(k.request.URL.Query(), pageSize)
 	if err != nil {
 		return nil, err
@@ -112,8 +116,8 @@ func (k *call) listClusters() (*answer, error) {
 		return nil, err
 	}
 	var failed error
-	a := listed(k, page, all, func(item store.Item[store.Cluster]) clusterBody {
-		b, err := k.withNodes(item)
+	a := listed(k, page, all, func(item store.Item[store.Cluster]) B {
+		b, err := body(item)
 		failed = errors.Join(failed, err)
 		return b
 	})
@@ -190,11 +194,7 @@ func (k *call) putCluster() (*answer, error) {
 
 // findCluster reads the cluster of the path; none is the zero item.
 func (k *call) findCluster() (store.Item[store.Cluster], error) {
-	item, err := store.Get[store.Cluster](k.ctx, k.Store, store.ResourceKey(k.id.String()))
-	if trust.KindOf(err) == trust.NotFound {
-		return store.Item[store.Cluster]{}, nil
-	}
-	return item, err
+	return store.Find[store.Cluster](k.ctx, k.Store, store.ResourceKey(k.id.String()))
 }
 
 // conditions holds If-Match and If-None-Match against a revision, 0 for absent.

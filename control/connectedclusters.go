@@ -1,7 +1,6 @@
 package control
 
 import (
-	"errors"
 	"strings"
 	"time"
 
@@ -90,21 +89,7 @@ func (k *call) connectedBody(item store.Item[store.Cluster]) (connectedBody, err
 }
 
 func (k *call) listConnected() (*answer, error) {
-	page, err := arm.ParsePage(k.request.URL.Query(), pageSize)
-	if err != nil {
-		return nil, err
-	}
-	all, _, err := store.List[store.Cluster](k.ctx, k.Store, store.ResourceKey(k.id.String())+"/", store.Limit(page.Top+1), store.After(page.After))
-	if err != nil {
-		return nil, err
-	}
-	var failed error
-	a := listed(k, page, all, func(item store.Item[store.Cluster]) connectedBody {
-		b, err := k.connectedBody(item)
-		failed = errors.Join(failed, err)
-		return b
-	})
-	return a, failed
+	return listClusters(k, k.connectedBody)
 }
 
 func (k *call) getConnected() (*answer, error) {

@@ -131,11 +131,7 @@ func (k *call) listExtensions() (*answer, error) {
 
 // findExtension reads the extension of the path; none is the zero item.
 func (k *call) findExtension() (store.Item[store.Extension], error) {
-	x, err := store.Get[store.Extension](k.ctx, k.Store, store.Extension{ClusterID: k.cluster.Value.ID, Name: k.vars["extension"]}.Key())
-	if trust.KindOf(err) == trust.NotFound {
-		return store.Item[store.Extension]{}, nil
-	}
-	return x, err
+	return store.Find[store.Extension](k.ctx, k.Store, store.Extension{ClusterID: k.cluster.Value.ID, Name: k.vars["extension"]}.Key())
 }
 
 func (k *call) getExtension() (*answer, error) {

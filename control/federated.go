@@ -120,11 +120,7 @@ func (k *call) federated() (store.Item[store.Federated], error) {
 	if !federatedName.MatchString(k.vars["name"]) {
 		return store.Item[store.Federated]{}, badName("federatedIdentityCredentialResourceName", k.vars["name"], federatedName.String(), 120)
 	}
-	f, err := store.Get[store.Federated](k.ctx, k.Store, store.Federated{ClientID: i.ClientID, Name: k.vars["name"]}.Key())
-	if trust.KindOf(err) == trust.NotFound {
-		return store.Item[store.Federated]{}, nil
-	}
-	return f, err
+	return store.Find[store.Federated](k.ctx, k.Store, store.Federated{ClientID: i.ClientID, Name: k.vars["name"]}.Key())
 }
 
 func (k *call) getFederated() (*answer, error) {

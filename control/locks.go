@@ -165,11 +165,7 @@ func (k *call) demandUnlocked() error {
 
 // findLock reads the lock of the path; none is the zero item.
 func (k *call) findLock() (store.Item[store.ManagementLock], error) {
-	l, err := store.Get[store.ManagementLock](k.ctx, k.Store, store.LocksAt(k.id.String())+trust.Fold(k.vars["name"]))
-	if trust.KindOf(err) == trust.NotFound {
-		return store.Item[store.ManagementLock]{}, nil
-	}
-	return l, err
+	return store.Find[store.ManagementLock](k.ctx, k.Store, store.LocksAt(k.id.String())+trust.Fold(k.vars["name"]))
 }
 
 func (k *call) getLock() (*answer, error) {

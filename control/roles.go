@@ -143,11 +143,7 @@ func (k *call) listOwnRoles() (*answer, error) {
 // findOwnRole reads the role of the path; the zero item if this subscription
 // published none of that name.
 func (k *call) findOwnRole() (store.Item[store.Role], error) {
-	item, err := store.Get[store.Role](k.ctx, k.Store, store.RolePrefix+strings.ReplaceAll(trust.Fold(k.vars["role"]), ":", "/"))
-	if trust.KindOf(err) == trust.NotFound {
-		return store.Item[store.Role]{}, nil
-	}
-	return item, err
+	return store.Find[store.Role](k.ctx, k.Store, store.RolePrefix+strings.ReplaceAll(trust.Fold(k.vars["role"]), ":", "/"))
 }
 
 func (k *call) getOwnRole() (*answer, error) {

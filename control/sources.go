@@ -99,11 +99,7 @@ func (k *call) findSource() (store.Item[store.Source], error) {
 	if !k.id.IsResource() {
 		return store.Item[store.Source]{}, noRoute(k.request)
 	}
-	item, err := store.Get[store.Source](k.ctx, k.Store, store.ResourceKey(k.id.String()))
-	if trust.KindOf(err) == trust.NotFound {
-		return store.Item[store.Source]{}, nil
-	}
-	return item, err
+	return store.Find[store.Source](k.ctx, k.Store, store.ResourceKey(k.id.String()))
 }
 
 func (k *call) getSource() (*answer, error) {

@@ -86,11 +86,7 @@ func (k *call) user() (store.Item[store.User], error) {
 	if name := k.vars["user"]; !userName.MatchString(name) {
 		return store.Item[store.User]{}, badName("userPrincipalName", name, userName.String(), 64)
 	}
-	u, err := store.Get[store.User](k.ctx, k.Store, store.User{Name: k.vars["user"]}.Key())
-	if trust.KindOf(err) == trust.NotFound {
-		return store.Item[store.User]{}, nil
-	}
-	return u, err
+	return store.Find[store.User](k.ctx, k.Store, store.User{Name: k.vars["user"]}.Key())
 }
 
 func (k *call) getUser() (*answer, error) {

@@ -28,6 +28,15 @@ func Get[T Record](ctx context.Context, s *Store, key string) (Item[T], error) {
 	return item, err
 }
 
+// Find is Get where none is no error: the zero item, whose Revision is 0.
+func Find[T Record](ctx context.Context, s *Store, key string) (Item[T], error) {
+	item, err := Get[T](ctx, s, key)
+	if trust.KindOf(err) == trust.NotFound {
+		return Item[T]{}, nil
+	}
+	return item, err
+}
+
 // A ListOption narrows a List.
 type ListOption func(*listing)
 
