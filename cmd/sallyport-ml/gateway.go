@@ -20,7 +20,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/sallyport/sallyport/internal/logs"
 	"github.com/sallyport/sallyport/internal/pki"
 	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/gateway"
@@ -30,11 +29,7 @@ import (
 
 // runGateway is where the gateway's rooms meet.
 func runGateway(ctx context.Context, c *config, kube *clients, stderr io.Writer) error {
-	options, err := c.options()
-	if err != nil {
-		return err
-	}
-	log, err := logs.New(stderr, options)
+	log, err := c.logger(stderr)
 	if err != nil {
 		return err
 	}
@@ -170,11 +165,7 @@ func readKey(file string) (crypto.PublicKey, error) {
 
 // runOperator is where the operator's rooms meet.
 func runOperator(ctx context.Context, c *config, kube *clients, stderr io.Writer) error {
-	options, err := c.options()
-	if err != nil {
-		return err
-	}
-	log, err := logs.New(stderr, options)
+	log, err := c.logger(stderr)
 	if err != nil {
 		return err
 	}

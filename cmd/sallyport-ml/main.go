@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -24,6 +25,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/sallyport/sallyport/internal/logs"
+	"github.com/sallyport/sallyport/internal/logs/klogs"
 )
 
 func main() {
@@ -191,9 +193,18 @@ func (c *config) clients() (*clients, error) {
 	return &clients{kube, dyn}, nil
 }
 
-func (c *config) options() (logs.Options, error) {
+// logger writes this process's lines, client-go's among them.
+func (c *config) logger(w io.Writer) (*slog.Logger, error) {
 	level, err := logs.ParseLevel(c.logLevel)
-	return logs.Options{Level: level, Format: c.logFormat}, err
+	if err != nil {
+		return nil, err
+	}
+	log, err := logs.New(w, logs.Options{Level: level, Format: c.logFormat})
+	if err != nil {
+		return nil, err
+	}
+	klogs.Install(log)
+	return log, nil
 }
 
 // version is the module's version, as the Go command recorded it.

@@ -19,7 +19,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/sallyport/sallyport/internal/logs"
 	"github.com/sallyport/sallyport/internal/pki"
 	"github.com/sallyport/sallyport/mlext/router"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -68,11 +67,7 @@ const lastRequests = 305 * time.Second
 
 // runRouter is where the router's rooms meet.
 func runRouter(ctx context.Context, c *config, kube *clients, stderr io.Writer) error {
-	options, err := c.options()
-	if err != nil {
-		return err
-	}
-	log, err := logs.New(stderr, options)
+	log, err := c.logger(stderr)
 	if err != nil {
 		return err
 	}
