@@ -102,25 +102,20 @@ func (w *world) served(r *http.Request, parts []string, answer func(int, any)) {
 // It waits until the cluster was told of it so often.
 func (w *world) runs(name string, told int, s wire.DeploymentStatus) {
 	w.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for {
+	w.until("deployment "+name+" was told of", func() bool {
 		w.mu.Lock()
+		defer w.mu.Unlock()
 		for uid, d := range w.servers {
 			if d.Name == name && w.told[name] >= told {
 				w.version++
 				s.Version, s.Wanted = fmt.Sprint(w.version), d.Instances
 				w.serving[uid] = &s
 				w.wake()
-				w.mu.Unlock()
-				return
+				return true
 			}
 		}
-		w.mu.Unlock()
-		if time.Now().After(deadline) {
-			w.t.Fatalf("no deployment %s was told of", name)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return false
+	})
 }
 
 func kubernetesEndpoint(kv ...any) map[string]any {
@@ -258,13 +253,7 @@ func TestTrafficIsOfExistingDeployments(t *testing.T) {
 
 func (w *world) gone(path string) {
 	w.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for w.call("GET", path, nil).code() != arm.ResourceNotFound {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%s is still there", path)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	w.until(path+" is gone", func() bool { return w.call("GET", path, nil).code() == arm.ResourceNotFound })
 }
 
 func TestWhatIsNotServedIsRefusedByName(t *testing.T) {
@@ -411,29 +400,9 @@ func TestServingWithoutABinding(t *testing.T) {
 	r := w.must(202, "DELETE", fraud, nil)
 	w.gone(fraud)
 	w.gone(blue)
-	async := r.Header.Get("Azure-AsyncOperation")
-	id := async[strings.LastIndexByte(async, '/')+1 : strings.IndexByte(async, '?')]
-	op := w.operation(id)
+	op := w.end(r)
 	if op.Status != store.OperationSucceeded || !strings.Contains(op.Reason, "kubectl delete -n azureml onlineendpoint/e-") {
 		t.Errorf("operation %+v", op)
-	}
-}
-
-func (w *world) operation(id string) store.Operation {
-	w.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		op, err := store.Get[store.Operation](w.t.Context(), w.st, store.Operation{ID: id}.Key())
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		if op.Value.Done() {
-			return op.Value
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("the operation goes on: %+v", op.Value)
-		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -151,18 +151,13 @@ func stopProcesses(ctx context.Context, s state) error {
 		wg.Wait()
 	}
 	// A process that its parent had only just forked when that was killed shows
-	// the mark a moment later: the last look is one that found nobody, and a
-	// pause after another that did not.
-	for quiet := 0; quiet < 2; {
-		found, err := stopUnrecorded(s.ID)
-		if err != nil {
-			errs = append(errs, err)
-			break
-		}
-		if quiet++; found {
-			quiet = 0
-		}
+	// the mark a moment later: two looks with a pause between must find nobody.
+	for again := true; again; {
+		first, err := stopUnrecorded(s.ID)
 		time.Sleep(forkTakes)
+		second, late := stopUnrecorded(s.ID)
+		errs = append(errs, err, late)
+		again = (first || second) && err == nil && late == nil
 	}
 	return errors.Join(errs...)
 }
