@@ -124,13 +124,10 @@ func (k *call) tellRegistries() error {
 	return nil
 }
 
-// tellRegistriesOf tells a compute before something runs there, where the
-// workspace has registries. One that the extension does not know is told later.
+// tellRegistriesOf tells a compute before something runs there, also that the
+// workspace has no registries any more. One that the extension does not know is
+// told later.
 func (m *ML) tellRegistriesOf(ctx context.Context, w *store.Item[store.Source], computeID, uid string) error {
-	n, err := m.Store.Count(ctx, store.ProvidedKey(w.Value.ID)+"/"+connections+"/")
-	if err != nil || n == 0 {
-		return err
-	}
 	compute, err := store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(computeID))
 	if err != nil || compute.Value.UID != uid {
 		return orGone(err, nil) // submitting says so

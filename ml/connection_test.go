@@ -55,6 +55,24 @@ func TestRegistryCredentials(t *testing.T) {
 	if all := told(); len(all) != 0 {
 		t.Errorf("told %+v", all)
 	}
+	// That the last one is gone, too.
+	w.must(201, "PUT", at, registry())
+	w.away(func(path string) (int, string) {
+		if strings.HasSuffix(path, "/registries") {
+			return 503, `{"code": "Unavailable", "message": "away"}`
+		}
+		return 0, ""
+	})
+	w.must(200, "DELETE", at, nil)
+	if all := told(); len(all) != 1 {
+		t.Errorf("told %+v", all)
+	}
+	w.away(nil)
+	w.must(201, "PUT", workspace+"/jobs/k", command())
+	w.until("the cluster has the job", func() bool { return w.locked(func() bool { return len(w.submitted) == 2 }) })
+	if all := told(); len(all) != 0 {
+		t.Errorf("told %+v", all)
+	}
 	for what, bad := range map[string]map[string]any{
 		"category": registry("category", "AzureOpenAI"), "auth": registry("authType", "PAT"), "target": registry("target", "https://a b/c"),
 		"no password": registry("credentials", map[string]any{"username": "robot"}),

@@ -257,7 +257,7 @@ func (m *ML) tellDeployment(ctx context.Context, e *extension, t *target, p *dep
 		return err
 	}
 	endpoint, err := store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(p.EndpointID))
-	if err != nil || endpoint.Value.UID != p.Deployment.Endpoint {
+	if err != nil || endpoint.Value.UID != p.Deployment.Endpoint || endpoint.Value.State == arm.Deleting {
 		return orGone(err, arm.Errorf(trust.Conflict, wire.EndpointNotFound, "The endpoint of the deployment was deleted."))
 	}
 	of, err := readEndpoint(&endpoint.Value)

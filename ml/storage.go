@@ -173,6 +173,12 @@ func (m *ML) signed(ctx context.Context, all []found) ([]wire.SignedFile, error)
 	return out, nil
 }
 
+// isHash tells whether an upload may have that name.
+func isHash(s string) bool {
+	raw, err := hex.DecodeString(s)
+	return err == nil && len(raw) == sha256.Size
+}
+
 // uploadHash is what an upload is called: the hash of its files, in the order of
 // their paths.
 func uploadHash(files []wire.File) string {
@@ -201,7 +207,7 @@ func (k *call) resolve(property, uri string) (place, error) {
 	switch {
 	case strings.HasPrefix(uri, uploadURI):
 		hash, path, _ := strings.Cut(strings.TrimPrefix(uri, uploadURI), "/")
-		if raw, err := hex.DecodeString(hash); err != nil || len(raw) != sha256.Size {
+		if !isHash(hash) {
 			return p, bad("'%.200s' names no upload", uri)
 		}
 		p, rest = place{Layers: []string{prefix + inUploads + "/" + hash + "/"}}, path

@@ -291,6 +291,14 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.send(http.MethodPut, wire.SignedFile{URL: stray}, "s")
+	// The bucket holds what is others', too.
+	for _, key := range []string{"team/data/2024/others", uuid.NewString() + "/photos/2024/others", uuid.NewString() + "/jobs/2024/others", uuid.NewString() + "/uploads/july/others"} {
+		url, _, err := s.ml.Storage.Put(ctx, key, bucket.Upload{Size: 1}, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.send(http.MethodPut, wire.SignedFile{URL: url}, "o")
+	}
 	keys := func() (all []string) {
 		objects, _, err := s.ml.Storage.List(context.WithoutCancel(ctx), "", "", 100)
 		if err != nil {
@@ -300,6 +308,10 @@ func TestSweep(t *testing.T) {
 			all = append(all, o.Key[strings.LastIndexByte(o.Key, '/')+1:])
 		}
 		slices.Sort(all)
+		n := len(all)
+		if all = slices.DeleteFunc(all, func(k string) bool { return k == "others" }); n-len(all) != 4 {
+			t.Errorf("%d of what is others' is there", n-len(all))
+		}
 		return all
 	}
 	const retention = 48 * time.Hour

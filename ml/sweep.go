@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/store"
 )
 
@@ -52,6 +53,22 @@ type unit struct {
 	newest time.Time
 }
 
+// unitAt is the unit of a key, if it is one that only this service makes: the
+// bucket may hold what is somebody else's.
+func unitAt(key string) (prefix string, ours bool) {
+	parts := strings.SplitN(key, "/", 4)
+	if len(parts) < 4 || !arm.ValidGUID(parts[0]) {
+		return "", false
+	}
+	switch id := parts[2]; parts[1] {
+	case inUploads:
+		ours = isHash(id)
+	case inJobs, inModels:
+		ours = arm.ValidGUID(id)
+	}
+	return unitOf(key), ours
+}
+
 func (m *ML) units(ctx context.Context) ([]unit, error) {
 	var all []unit
 	for after := ""; ; {
@@ -60,11 +77,10 @@ func (m *ML) units(ctx context.Context) ([]unit, error) {
 			return nil, err
 		}
 		for _, o := range page {
-			parts := strings.SplitN(o.Key, "/", 4)
-			if len(parts) < 4 {
-				continue // not ours
+			prefix, ours := unitAt(o.Key)
+			if !ours {
+				continue
 			}
-			prefix := strings.Join(parts[:3], "/") + "/"
 			if n := len(all); n == 0 || all[n-1].prefix != prefix {
 				all = append(all, unit{prefix: prefix})
 			}

@@ -168,7 +168,7 @@ func said(res *http.Response) error {
 	}
 	switch res.StatusCode {
 	case http.StatusForbidden:
-		return errExpired
+		return fmt.Errorf("%w: %s %s", errExpired, code, message)
 	case http.StatusInsufficientStorage:
 		return trust.Errorf(trust.Conflict, "the store's disk is full")
 	}

@@ -229,6 +229,10 @@ func TestFetch(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	// The folder outlives its container: what is there already is enough.
+	if err := carrier(t, c, wire.Mount{Name: "inputs.a", Way: wire.Read, Path: dir}).Fetch(t.Context()); err != nil {
+		t.Errorf("again: %v", err)
+	}
 }
 
 func TestWhatCannotBeFetchedSaysWhy(t *testing.T) {
@@ -245,6 +249,11 @@ func TestWhatCannotBeFetchedSaysWhy(t *testing.T) {
 		t.Errorf("a broken store: %v", err)
 	}
 	s.broken.Store(0)
+	s.stale = 1000
+	if err := read(); err == nil || !strings.Contains(err.Error(), "the signed URL is not taken any more: ") {
+		t.Errorf("a store that refuses every URL: %v", err)
+	}
+	s.stale = 0
 	s.refuse = "the job has ended"
 	if err := read(); err == nil || !strings.Contains(err.Error(), "the job has ended") {
 		t.Errorf("refused: %v", err)

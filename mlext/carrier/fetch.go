@@ -42,29 +42,36 @@ func (c *Carrier) fetch(ctx context.Context, m wire.Mount) (files int, size int6
 		return 0, 0, err
 	}
 	defer root.Close()
+	stales := 0 // in a row, without a file
 	for after := ""; ; {
 		answer, err := c.ask(ctx, wire.Ask{Mount: m.Name, After: after})
 		if err != nil {
 			return files, size, err
 		}
-		stale := false
+		stale, filesBefore, sizeBefore := false, files, size
 		for _, f := range answer.Files {
 			if !filepath.IsLocal(f.Path) || f.Size < 0 {
 				return files, size, fmt.Errorf("the file %.200q lies outside the folder", f.Path)
 			}
 			if have, err := root.Stat(f.Path); err == nil && have.Size() == f.Size {
-				continue // of the try before
+				files, size = files+1, size+f.Size // of the try before
+				continue
 			}
 			if err := c.download(ctx, root, f, answer.Trust, m.Writable); errors.Is(err, errExpired) {
+				if stales++; stales >= tries {
+					return files, size, fmt.Errorf("%s: %w", f.Path, err)
+				}
+				c.Log.WarnContext(ctx, "asking for the URL again", "mount", m.Name, "file", f.Path, "error", err)
 				stale = true
 				break
 			} else if err != nil {
 				return files, size, fmt.Errorf("%s: %w", f.Path, err)
 			}
-			files, size = files+1, size+f.Size
+			files, size, stales = files+1, size+f.Size, 0
 		}
 		switch {
 		case stale: // the same page again, with new URLs
+			files, size = filesBefore, sizeBefore
 			pause(ctx, c.Pause)
 			if ctx.Err() != nil {
 				return files, size, ctx.Err()

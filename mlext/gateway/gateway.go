@@ -248,7 +248,11 @@ func (g *Gateway) removeCompute(ctx context.Context, owner mlext.Owner, uid stri
 		return err
 	}
 	if c.Spec.PullSecret {
-		if err := g.keepRegistries(ctx, c, nil); err != nil {
+		// Where the owner has taken the right to Secrets back, or the namespace is
+		// gone, nothing here can take the Secret away any more.
+		if err := g.keepRegistries(ctx, c, nil); apierrors.IsForbidden(err) {
+			g.Log.WarnContext(ctx, "registry credentials stay", "namespace", c.Spec.Namespace, "secret", mlext.PullSecretName(uid), "error", err)
+		} else if err != nil {
 			return err
 		}
 	}

@@ -26,13 +26,27 @@ func (g *Gateway) putRegistries(ctx context.Context, owner mlext.Owner, uid stri
 	if err := g.admits(c.Spec.Namespace); err != nil {
 		return err
 	}
-	if err := g.keepRegistries(ctx, c, all); err != nil {
-		return err
+	// While there may be a Secret the compute says so: detaching takes it along.
+	if len(all) > 0 {
+		if err := g.pullSecret(ctx, c, true); err != nil {
+			return err
+		}
+		return g.keepRegistries(ctx, c, all)
 	}
-	if c.Spec.PullSecret == (len(all) > 0) {
+	if !c.Spec.PullSecret {
 		return nil
 	}
-	c.Spec.PullSecret = len(all) > 0
+	if err := g.keepRegistries(ctx, c, nil); err != nil {
+		return err
+	}
+	return g.pullSecret(ctx, c, false)
+}
+
+func (g *Gateway) pullSecret(ctx context.Context, c *mlext.Compute, there bool) error {
+	if c.Spec.PullSecret == there {
+		return nil
+	}
+	c.Spec.PullSecret = there
 	u, err := mlext.ToObject(c)
 	if err != nil {
 		return err

@@ -278,6 +278,10 @@ func (g *Gateway) deploymentStatus(ctx context.Context, owner mlext.Owner, uid, 
 		if err != nil {
 			return nil, err
 		}
+		// What an operator that is gone has said last may not be true any more.
+		if why := g.operatorSilent(ctx); why != "" {
+			return nil, coded(trust.Unavailable, wire.OperatorSilent, "%s", why)
+		}
 		s := d.Status
 		if s.Observed != d.Generation { // of an earlier spec
 			s = wire.DeploymentStatus{State: wire.Updating, Wanted: s.Wanted, Ready: s.Ready}

@@ -81,7 +81,7 @@ func JobName(uid string) string { return "j-" + uid }
 // the ML service's key, whose audience is the extension's.
 type Keys struct {
 	Audience string          `json:"aud"`
-	Number   int64           `json:"number"` // grows; an older set is refused
+	Number   int64           `json:"number"` // milliseconds since 1970 before the set was read; an older set is refused
 	Keys     json.RawMessage `json:"keys"`   // RFC 7517
 }
 
