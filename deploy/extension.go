@@ -54,6 +54,7 @@ type acceptance struct {
 	values     map[string]any   // the owner's, held to installable.owner
 	objects    []rbac.Explained // what the owner applies for it
 	made       []rbac.Explained // what the chart makes with these values
+	unsaid     error            // what accepting it needs besides, and taking the consent back does not
 }
 
 func installables() []*installable { return []*installable{mlInstallable(), probeInstallable()} }
@@ -165,6 +166,9 @@ func Accept(o Options, x Accepted) ([]rbac.Explained, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.unsaid != nil {
+		return nil, a.unsaid
+	}
 	own, err := a.own(o)
 	if err != nil {
 		return nil, err
@@ -178,6 +182,7 @@ func Accept(o Options, x Accepted) ([]rbac.Explained, error) {
 
 // Withdraw is what the owner removes to take such consent back, in order: the
 // installer's rights for the type first. The installer itself stays for others.
+// Whom the extension believes need not be said.
 func Withdraw(o Options, x Accepted) ([]rbac.Explained, error) {
 	a, err := x.accepted()
 	if err != nil {

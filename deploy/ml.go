@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -29,7 +30,7 @@ type MLOptions struct {
 	Issuer, Tenant, Audience string
 	MLKey                    []byte // PEM (PKIX, ECDSA): the ML service's, signs newer key sets
 	Keys                     []byte // RFC 7517: the authority's
-	Number                   int64  // of that key set
+	Number                   int64  // of that key set: milliseconds since 1970 when it was asked for, as in wire.Keys
 	NodeSelector             map[string]string
 	NoWorkloads              bool // leave the Deployments out: they run elsewhere, with the same rights
 	NoTraining               bool // jobs are refused
@@ -51,15 +52,23 @@ var mlLabels = map[string]string{"app.kubernetes.io/part-of": "sallyport-ml", "a
 // ML is everything that the owner applies to have the ML extension: consent to
 // the namespaces it names, and no more.
 func ML(o MLOptions) ([]rbac.Explained, error) {
-	if err := o.check(); err != nil {
+	if err := cmp.Or(o.check(), o.believes()); err != nil {
 		return nil, err
 	}
 	return o.objects(), nil
 }
 
+// believes checks that it is said whom the extension believes.
+func (o MLOptions) believes() error {
+	if o.Issuer == "" || o.Tenant == "" || o.Audience == "" || len(o.MLKey) == 0 || len(o.Keys) == 0 {
+		return trust.Errorf(trust.Invalid, "the ML extension needs to know whom to believe")
+	}
+	return nil
+}
+
 func (o MLOptions) check() error {
-	if len(o.Namespaces) == 0 || o.Image == "" || o.Issuer == "" || o.Tenant == "" || o.Audience == "" || len(o.MLKey) == 0 || len(o.Keys) == 0 {
-		return trust.Errorf(trust.Invalid, "the ML extension needs namespaces, an image, and whom to believe")
+	if len(o.Namespaces) == 0 || o.Image == "" {
+		return trust.Errorf(trust.Invalid, "the ML extension needs namespaces and an image")
 	}
 	for _, ns := range o.Namespaces {
 		if ns == wire.Namespace || ns == rbac.SystemNamespace || ns == rbac.BindingsNamespace || strings.HasPrefix(ns, "kube-") {

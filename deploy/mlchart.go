@@ -138,5 +138,5 @@ func (o MLOptions) accepted() (*acceptance, error) {
 	if o.ScoringURL != "" {
 		values["scoringURL"] = o.ScoringURL
 	}
-	return &acceptance{installable: mlInstallable(), release: wire.Namespace, namespaces: o.Namespaces, values: values, objects: owners, made: made}, nil
+	return &acceptance{installable: mlInstallable(), release: wire.Namespace, namespaces: o.Namespaces, values: values, objects: owners, made: made, unsaid: o.believes()}, nil
 }

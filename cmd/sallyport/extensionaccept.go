@@ -27,6 +27,7 @@ type acceptFlags struct {
 	httpsProxy, noProxy string
 	noInstaller         bool
 	timeout             time.Duration
+	withdrawn           bool // names and namespaces are enough: nothing may stand in the way
 }
 
 func (x *acceptFlags) flags(f *flags) {
@@ -75,7 +76,7 @@ Nothing is applied.`,
 }
 
 func (a *app) extensionWithdraw() *cobra.Command {
-	var x acceptFlags
+	x := acceptFlags{withdrawn: true}
 	return a.command(spec{
 		use: "withdraw", short: "Print what a cluster's owner deletes to accept a type of extensions no longer.",
 		long: `Print what a cluster's owner deletes, with their own rights, to take their consent to a
@@ -145,9 +146,12 @@ func (a *app) acceptedType(ctx context.Context, x *acceptFlags, t *extension.Typ
 		}
 		return o, nil
 	}
-	o := deploy.MLOptions{Namespaces: someNamespaces(x.namespaces, "default"), Image: x.image, LogClaim: x.claim, ScoringURL: x.scoringURL, Number: time.Now().Unix()}
+	o := deploy.MLOptions{Namespaces: someNamespaces(x.namespaces, "default"), Image: x.image, LogClaim: x.claim, ScoringURL: x.scoringURL}
 	if o.Image == "" {
 		o.Image = defaultMLImage()
+	}
+	if x.withdrawn {
+		return o, nil
 	}
 	workspace, err := a.anyWorkspace(ctx, x.group, x.workspace)
 	if err != nil {

@@ -277,7 +277,7 @@ func (a *app) deploymentLogs() *cobra.Command {
 				return nil, err
 			}
 			var log struct{ Content string }
-			if err := a.act(ctx, id+"/getLogs", map[string]any{"containerType": kind, "tail": lines}, &log); err != nil {
+			if err := a.post(ctx, id+"/getLogs", map[string]any{"containerType": kind, "tail": lines}, &log); err != nil {
 				return nil, err
 			}
 			return log.Content, nil

@@ -155,19 +155,6 @@ func (a *app) endpointDelete() *cobra.Command {
 	})
 }
 
-// act is a POST that answers at once.
-func (a *app) act(ctx context.Context, path string, body, into any) error {
-	c, err := a.session()
-	if err != nil {
-		return err
-	}
-	res, err := c.Do(ctx, client.Request{Method: http.MethodPost, Path: path, Version: mlVersion, Body: body})
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(res.Body, into)
-}
-
 // credentials are what scores an endpoint: two keys, or a token.
 type credentials struct {
 	PrimaryKey          string `json:"primaryKey,omitempty"`
@@ -200,7 +187,7 @@ func (a *app) credentials(ctx context.Context, id string) (e scored, c credentia
 	if e.Properties.AuthMode == "AMLToken" {
 		action = "/token"
 	}
-	return e, c, a.act(ctx, id+action, map[string]any{}, &c)
+	return e, c, a.post(ctx, id+action, map[string]any{}, &c)
 }
 
 func (a *app) endpointCredentials() *cobra.Command {
@@ -345,9 +332,12 @@ func score(ctx context.Context, url, key, deployment, caFile string, body []byte
 		return nil, trust.Errorf(trust.Unavailable, "the endpoint does not answer at %s; it must be reachable from here", url).Because(err)
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxScore))
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxScore+1))
 	if err != nil {
 		return nil, trust.Errorf(trust.Unavailable, "the endpoint's answer was cut off").Because(err)
+	}
+	if len(answer) > maxScore {
+		return nil, trust.Errorf(trust.Invalid, "the endpoint's answer has more than %d MiB: score it with a client of your own", maxScore>>20)
 	}
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return nil, trust.Errorf(trust.Unavailable, "the endpoint answered %s: %s", res.Status, brief(answer))

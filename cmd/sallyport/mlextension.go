@@ -45,7 +45,7 @@ with which the ML service signs newer ones, as any workspace's credential shows 
 			f.flag(&noWorkloads, "no-workloads", "", "Leave the Deployments out: they run elsewhere.")
 		},
 		run: func(ctx context.Context, _ []string) (any, error) {
-			o := deploy.MLOptions{Image: image, LogClaim: claim, NoWorkloads: noWorkloads, NoTraining: noTraining, Number: time.Now().UnixMilli()}
+			o := deploy.MLOptions{Image: image, LogClaim: claim, NoWorkloads: noWorkloads, NoTraining: noTraining}
 			if o.Image == "" {
 				o.Image = defaultMLImage()
 			}
@@ -107,7 +107,7 @@ func (a *app) mlBelieves(ctx context.Context, cluster, workspace string, o *depl
 	if o.MLKey, err = mlKey(ctx, c, workspace); err != nil {
 		return err
 	}
-	o.Tenant = a.context.Tenant
+	o.Tenant, o.Number = a.context.Tenant, time.Now().UnixMilli() // before reading: whoever reads later knows better
 	o.Issuer, o.Keys, err = a.authorityKeys(ctx)
 	return err
 }

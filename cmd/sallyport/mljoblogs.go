@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -30,15 +28,7 @@ type logPart struct {
 }
 
 func (a *app) logs(ctx context.Context, id string, ask, into any) error {
-	c, err := a.session()
-	if err != nil {
-		return err
-	}
-	res, err := c.Do(ctx, client.Request{Method: http.MethodPost, Path: id + "/getLogs", Version: mlVersion, Body: ask})
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(res.Body, into)
+	return a.post(ctx, id+"/getLogs", ask, into)
 }
 
 // stream prints a job's logs as they come, each line with its node where there

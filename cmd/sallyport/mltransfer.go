@@ -64,6 +64,9 @@ func gather(from string) (files []local, folder bool, err error) {
 		f, err := hashed(from, filepath.Base(from))
 		return []local{f}, false, err
 	}
+	if from, err = filepath.EvalSymlinks(from); err != nil { // the walk does not follow its root
+		return nil, true, trust.Errorf(trust.Invalid, "%s cannot be read", from).Because(err)
+	}
 	skip, err := ignored(from)
 	if err != nil {
 		return nil, true, err

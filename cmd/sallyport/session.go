@@ -141,7 +141,7 @@ func (a *app) wait(ctx context.Context, what string, o *client.Operation) (json.
 		a.busy.doing(what, reason)
 	})
 	if err == nil && strings.EqualFold(o.Status, "Succeeded") && o.Reason != "" {
-		a.say("WARNING: %s", o.Reason)
+		a.warn("%s", o.Reason)
 	}
 	return raw, err
 }
