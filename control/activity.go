@@ -97,10 +97,12 @@ func (k *call) change() (*answer, error) {
 }
 
 // target is what a request changes: an assignment, say, and not the scope that
-// the right is asked for.
+// the right is asked for. A cluster has one name here, whichever it was asked by:
+// locks lie under it, and the log is searched by it.
 func (k *call) target() arm.ID {
 	if k.route.method != http.MethodPost && k.route.drop > 0 {
 		if whole, err := arm.ParseID("/" + strings.Join(k.path, "/")); err == nil {
+			whole, _ = managed(whole)
 			return whole
 		}
 	}

@@ -197,7 +197,9 @@ func (k *call) putAssignment() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	guard, err := k.scopeExists()
+	// Nothing takes an assignment along when a provider's resource goes: one on
+	// such a resource would be for whoever makes it again.
+	guard, err := k.scopeExists(store.ResourceKey)
 	if err != nil {
 		return nil, err
 	}
@@ -244,11 +246,12 @@ func (k *call) describe(a store.Item[store.RoleAssignment], text string) (*answe
 
 // scopeExists demands that the scope of an assignment or a lock is there: one on
 // a name that is made later would mean what nobody meant.
-func (k *call) scopeExists() ([]store.Op, error) {
+func (k *call) scopeExists(keys ...func(string) string) ([]store.Op, error) {
 	if k.id.IsRoot() {
 		return nil, nil
 	}
-	for _, key := range []string{store.ResourceKey(k.id.String()), store.ProvidedKey(k.id.String())} {
+	for _, of := range keys {
+		key := of(k.id.String())
 		revision, there, err := k.revisionOf(key)
 		if err != nil {
 			return nil, err

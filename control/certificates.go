@@ -148,7 +148,7 @@ func (k *call) putCertificate() (*answer, error) {
 		r.ClientID, r.Name = k.source.Value.Identity.ClientID, k.vars["name"]
 	}
 	r.DER, r.Stamp = der, k.stamp(r.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), write(r), store.Guard(k.source.Value.Key(), k.source.Revision), store.Quiet(certificatePrefix(&k.source.Value), rev)); err != nil {
+	if _, err := k.commit(k.durable(), write(r), store.Guard(k.source.Value.Key(), k.source.Revision), store.Quiet(certificatePrefix(&k.source.Value), rev)); err != nil {
 		return nil, err
 	}
 	return &answer{status: status, body: k.bodyOfCertificate(&r)}, nil
@@ -203,7 +203,7 @@ func (k *call) removeCertificate() (*answer, error) {
 	if r.Revision == 0 {
 		return empty(http.StatusNoContent), nil
 	}
-	if _, err := k.Store.Commit(k.durable(), store.Delete(r.Value.Key(), r.Revision)); err != nil {
+	if _, err := k.commit(k.durable(), store.Delete(r.Value.Key(), r.Revision)); err != nil {
 		return nil, err
 	}
 	return empty(http.StatusOK), nil

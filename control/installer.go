@@ -167,7 +167,13 @@ func (c *Control) installedOne(ctx context.Context, a *agent, said *mandate.Exte
 				x.State = arm.Failed
 			}
 		}
-		_, err = c.Store.Commit(ctx, store.Update(x, item.Revision))
+		ops := []store.Op{store.Update(x, item.Revision)}
+		if said.Generation > item.Value.Installed.Generation {
+			// The reconciler may stop the installer, also where no operation waits for
+			// this any more.
+			ops = append(ops, store.Put(store.Mandate{Cluster: x.ClusterUID, ClusterID: x.ClusterID}))
+		}
+		_, err = c.Store.Commit(ctx, ops...)
 		if !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
 			return err
 		}

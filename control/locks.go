@@ -130,7 +130,8 @@ func (c *Control) locksAround(ctx context.Context, scope arm.ID, below bool) ([]
 // demandUnlocked refuses a request that a lock stands against: a deletion by a
 // lock on what is deleted, around it or in it, any other change by a ReadOnly
 // one on what is changed or around it. That none comes between is part of the
-// request's first transaction.
+// request's first transaction, but for a provider's (control/mount.go): its own
+// transactions know nothing of locks.
 func (k *call) demandUnlocked() error {
 	if k.route.passesLocks {
 		return nil
@@ -250,7 +251,7 @@ func (k *call) lockable() ([]store.Op, error) {
 	if err := groupOpen(&k.group.Value); err != nil {
 		return nil, err
 	}
-	ops, err := k.scopeExists()
+	ops, err := k.scopeExists(store.ResourceKey, store.ProvidedKey)
 	if err != nil {
 		return nil, err
 	}

@@ -97,6 +97,8 @@ func TestLocksAreInherited(t *testing.T) {
 		w.locked("delete", clusterPath, at, "DELETE", clusterPath, nil)
 		w.locked("delete", bindingPath, at, "DELETE", bindingPath, nil)
 		w.locked("delete", assigned, at, "DELETE", assigned, nil)
+		// By the cluster's second name, too.
+		w.locked("delete", assigned, at, "DELETE", strings.Replace(assigned, clusterPath, connectedPath, 1)+"?api-version=2022-04-01", nil)
 		w.locked("delete", clusterPath+"/providers/Microsoft.KubernetesConfiguration/extensions/x", at, "DELETE", clusterPath+"/providers/Microsoft.KubernetesConfiguration/extensions/x", nil)
 		w.locked("delete", groupPath, at, "DELETE", groupPath, nil)
 		w.locked("delete", subPath, at, "DELETE", subPath, nil)
@@ -105,6 +107,8 @@ func TestLocksAreInherited(t *testing.T) {
 
 		w.must(200, "PUT", lockPath(at, "keep"), level(readOnlyLock))
 		w.locked("write", bindingPath, at, "PUT", bindingPath, wants(sourcePath, mlworkload))
+		again := authorization + "roleAssignments/" + newUID()
+		w.locked("write", clusterPath+again, at, "PUT", connectedPath+again+"?api-version=2022-04-01", props("roleDefinitionId", readerGUID, "principalId", "p"))
 		w.locked("write", clusterPath, at, "PATCH", clusterPath, map[string]any{"tags": map[string]string{}})
 		w.locked("write", clusterPath, at, "POST", clusterPath+"/listClusterUserCredential", nil)
 		w.locked("write", clusterPath, at, "POST", clusterPath+"/start", nil)

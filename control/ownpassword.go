@@ -58,7 +58,7 @@ func (k *call) changePassword() (*answer, error) {
 	}
 	v, now := u.Value, k.Now().UTC()
 	v.SessionsFrom, v.Stamp = now, k.stamp(v.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), store.Update(v, u.Revision), store.Update(store.Password{Name: v.Name, Hash: hash, Set: now}, have.Revision)); err != nil {
+	if _, err := k.commit(k.durable(), store.Update(v, u.Revision), store.Update(store.Password{Name: v.Name, Hash: hash, Set: now}, have.Revision)); err != nil {
 		return nil, err
 	}
 	return ok(bodyOfUser(&v)), nil

@@ -122,7 +122,7 @@ func (k *call) putPeopleGroup() (*answer, error) {
 		s.Location = arm.NormalLocation(body.Location)
 	}
 	ops := append(k.within(write(s)), store.Put(store.RegisteredGroup{PrincipalID: g.PrincipalID, Group: g.principal(), SourceID: s.ID}))
-	if _, err := k.Store.Commit(k.durable(), ops...); err != nil {
+	if _, err := k.commit(k.durable(), ops...); err != nil {
 		return nil, err
 	}
 	return &answer{status: status, body: bodyOfSource(&s)}, nil
@@ -184,7 +184,7 @@ func (k *call) patchPeopleGroup() (*answer, error) {
 		s.Tags = *body.Tags
 	}
 	s.Stamp = k.stamp(s.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), k.within(store.Update(s, old.Revision))...); err != nil {
+	if _, err := k.commit(k.durable(), k.within(store.Update(s, old.Revision))...); err != nil {
 		return nil, err
 	}
 	return ok(bodyOfSource(&s)), nil

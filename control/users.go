@@ -159,7 +159,7 @@ func (k *call) putUser() (*answer, error) {
 		}
 		ops = append(ops, op)
 	}
-	if _, err := k.Store.Commit(k.durable(), ops...); err != nil {
+	if _, err := k.commit(k.durable(), ops...); err != nil {
 		return nil, err
 	}
 	b := bodyOfUser(&u)
@@ -215,7 +215,7 @@ func (k *call) removeUser() (*answer, error) {
 	if u.Revision == 0 {
 		return empty(http.StatusNoContent), nil
 	}
-	if _, err := k.Store.Commit(k.durable(), store.Delete(u.Value.Key(), u.Revision), store.Delete(store.Password{Name: u.Value.Name}.Key(), 0)); err != nil {
+	if _, err := k.commit(k.durable(), store.Delete(u.Value.Key(), u.Revision), store.Delete(store.Password{Name: u.Value.Name}.Key(), 0)); err != nil {
 		return nil, err
 	}
 	return empty(http.StatusOK), nil
@@ -255,7 +255,7 @@ func (k *call) resetPassword() (*answer, error) {
 	}
 	v := u.Value
 	v.SessionsFrom, v.Stamp = k.Now().UTC(), k.stamp(v.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), store.Update(v, u.Revision), op); err != nil {
+	if _, err := k.commit(k.durable(), store.Update(v, u.Revision), op); err != nil {
 		return nil, err
 	}
 	b := bodyOfUser(&v)
@@ -274,7 +274,7 @@ func (k *call) revokeSessions() (*answer, error) {
 	}
 	v := u.Value
 	v.SessionsFrom, v.Stamp = k.Now().UTC(), k.stamp(v.Stamp, &k.caller)
-	if _, err := k.Store.Commit(k.durable(), store.Update(v, u.Revision)); err != nil {
+	if _, err := k.commit(k.durable(), store.Update(v, u.Revision)); err != nil {
 		return nil, err
 	}
 	return ok(bodyOfUser(&v)), nil
