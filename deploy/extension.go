@@ -266,7 +266,7 @@ func (a *acceptance) rights(ns string) (rules []rbacv1.PolicyRule, reasons []str
 		slices.Sort(resources)
 		why := "It makes, changes and removes what the chart holds."
 		if group == "" && release {
-			why += " Secrets: also Helm's records, with the settings in them."
+			why += " Secrets, every one of this namespace: Helm keeps its records, with the settings in them, in Secrets, and RBAC cannot say which."
 		}
 		add(why, group, slices.Compact(resources), verbs)
 	}

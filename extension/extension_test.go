@@ -150,6 +150,17 @@ func TestSettingsRefused(t *testing.T) {
 	}
 }
 
+// What is taken here fits the chart's schema too: its refusal would quote it.
+func TestAProxysAddressFitsTheChart(t *testing.T) {
+	probe := find(t, "Sallyport.EnvironmentProbe")
+	for value, good := range map[string]bool{"http://u:p'w@proxy:3128": true, "HTTP://u:secret@proxy:3128": false, "http://u:secret@host/a b": false, "https://u:secret@proxy": false} {
+		_, _, err := probe.Resolve(Values{map[string]string{"targets.store": "store.example"}, map[string]string{"proxy": value}}, cluster)
+		if (err == nil) != good || err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}
+
 func TestTypes(t *testing.T) {
 	_, err := Find("Microsoft.AzureML.Kubernete")
 	var e *trust.Error

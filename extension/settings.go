@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/sallyport/sallyport/trust"
 )
@@ -182,7 +183,8 @@ func (s *Setting) fits(where, value string, secret bool) error {
 			return bad(where, "%s is not a name of letters, digits, '-' and '.'", quoted)
 		}
 	case ProxyURL:
-		if u, err := url.Parse(value); err != nil || u.Scheme != "http" || u.Host == "" {
+		// No wider than the chart's own schema, whose refusal quotes the value.
+		if u, err := url.Parse(value); err != nil || !strings.HasPrefix(value, "http://") || u.Host == "" || strings.ContainsFunc(value, unicode.IsSpace) {
 			return bad(where, "%s is not an http URL of a proxy", quoted)
 		}
 	case PEM:

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -104,14 +106,28 @@ func (a *accepted) values() map[string]any {
 	return map[string]any{"owner": owner, "settings": a.typ.ChartValues(a.settings)}
 }
 
-// hidden takes protected settings out of a text, however they are written there,
-// and cuts it to what a report takes.
+// hidden takes protected settings out of a text, as they are, as Go and JSON
+// Schema quote them, and in base64, and cuts it to what a report takes.
 func hidden(text string, x mandate.Extension) string {
+	var secrets []string
 	for _, v := range x.Protected {
+		secrets = append(secrets, base64.StdEncoding.EncodeToString([]byte(v)))
+		if decoded, err := base64.StdEncoding.DecodeString(v); err == nil {
+			v += "\n" + string(decoded)
+		}
 		for line := range strings.Lines(v) {
-			if line = strings.TrimSpace(line); len(line) > 3 && !strings.HasPrefix(line, "-----") {
-				text = strings.ReplaceAll(text, line, "[protected]")
+			if line = strings.TrimSpace(line); len(line) <= 3 || strings.HasPrefix(line, "-----") {
+				continue
 			}
+			quoted := strings.Trim(strconv.Quote(line), `"`)
+			secrets = append(secrets, line, quoted, strings.ReplaceAll(line, "'", `\'`), strings.ReplaceAll(quoted, "'", `\'`))
+		}
+	}
+	// The longest first: one may be part of another.
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	for _, s := range secrets {
+		if len(s) > 3 {
+			text = strings.ReplaceAll(text, s, "[protected]")
 		}
 	}
 	const limit = 1500

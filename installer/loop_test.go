@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -135,6 +138,17 @@ func TestWhatIsFollowed(t *testing.T) {
 // No protected setting is in what is said of an extension.
 func TestProtectedSettingsAreHidden(t *testing.T) {
 	x := mandate.Extension{Protected: map[string]string{"key": "-----BEGIN PRIVATE KEY-----\nMIIabc\ndef0\n-----END PRIVATE KEY-----\n", "proxy": "http://u:s3cret@p"}}
+	for _, v := range []string{`pa'ss "word" \w`, "secret", base64.StdEncoding.EncodeToString([]byte("-----BEGIN X-----\nMIIsecret\n-----END X-----\n"))} {
+		x := mandate.Extension{Protected: map[string]string{"v": v}}
+		said := fmt.Sprintf("got %s, %q, '%s', %s", v, v, strings.ReplaceAll(strings.Trim(strconv.Quote(v), `"`), "'", `\'`), base64.StdEncoding.EncodeToString([]byte(v)))
+		want := `got [protected], "[protected]", '[protected]', [protected]`
+		if got := hidden(said, x); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+	if got := hidden("tls.key: MIIsecret", mandate.Extension{Protected: map[string]string{"key": base64.StdEncoding.EncodeToString([]byte("-----BEGIN X-----\nMIIsecret\n-----END X-----\n"))}}); strings.Contains(got, "MIIsecret") {
+		t.Errorf("%s", got)
+	}
 	if got := hidden("cannot use http://u:s3cret@p with MIIabc, def0", x); strings.Contains(got, "s3cret") || strings.Contains(got, "MIIabc") || strings.Contains(got, "def0") {
 		t.Errorf("%s", got)
 	}

@@ -102,20 +102,20 @@ func (r *releases) install(ctx context.Context, a *accepted, nodes int, state *m
 	if before == nil {
 		err = r.uninstall(ctx, h, a)
 		state.Present = err != nil
-		state.Problem.Message += after(err, " What had been installed was removed.")
+		state.Problem.Message += after(err, a.Extension, " What had been installed was removed.")
 		return nil
 	}
 	err = r.rollback(ctx, h, a, before.Version)
-	state.Problem.Message += after(err, fmt.Sprintf(" It was rolled back to what it was before, revision %d.", before.Version))
+	state.Problem.Message += after(err, a.Extension, fmt.Sprintf(" It was rolled back to what it was before, revision %d.", before.Version))
 	return nil
 }
 
 // after says how what had failed was taken back.
-func after(err error, well string) string {
+func after(err error, x mandate.Extension, well string) string {
 	if err == nil {
 		return well
 	}
-	return " Taking it back failed, too: " + cut(err.Error()) + "."
+	return " Taking it back failed, too: " + cut(hidden(err.Error(), x)) + "."
 }
 
 func cut(s string) string { return s[:min(len(s), 300)] }
@@ -125,9 +125,9 @@ func (r *releases) unseen(err error, a *accepted, state *mandate.ExtensionState)
 	if passing(err) {
 		return err
 	}
-	state.Problem = problem(codeUnknown, "Helm's records in namespace %s cannot be read or written: %s.", a.place, cut(err.Error()))
+	state.Problem = problem(codeUnknown, "Helm's records in namespace %s cannot be read or written: %s.", a.place, cut(hidden(err.Error(), a.Extension)))
 	if apierrors.IsForbidden(err) {
-		state.Problem = problem(mandate.ExtensionNotAccepted, "The installer's rights in namespace %s are not what the accepted chart needs: %s.", a.place, cut(err.Error()))
+		state.Problem = problem(mandate.ExtensionNotAccepted, "The installer's rights in namespace %s are not what the accepted chart needs: %s.", a.place, cut(hidden(err.Error(), a.Extension)))
 	}
 	return nil
 }
