@@ -141,6 +141,9 @@ func (b *Bucket) Put(ctx context.Context, key string, u Upload, life time.Durati
 		return "", nil, trust.Errorf(trust.TooLarge, "a file of %d bytes cannot be stored: 5 GiB is the most", u.Size)
 	}
 	header := http.Header{}
+	if u.Size == 0 && u.SHA256 == "" {
+		u.SHA256 = nothing // the signer leaves out a length of zero
+	}
 	if u.SHA256 != "" {
 		sum, err := hex.DecodeString(u.SHA256)
 		if err != nil || len(sum) != 32 {
@@ -270,8 +273,8 @@ func (b *Bucket) Copy(ctx context.Context, from, to string) error {
 // deleting is how many objects are deleted at once.
 const deleting = 8
 
-// Delete removes every object below a prefix, which ends with a slash or names
-// one object. What is not there is no error.
+// Delete removes every object whose key begins with prefix: end it with a slash to
+// mean a folder. None is no error.
 func (b *Bucket) Delete(ctx context.Context, prefix string) error {
 	if strings.Trim(prefix, "/") == "" {
 		return trust.Errorf(trust.Internal, "a prefix is needed to delete")

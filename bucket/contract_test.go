@@ -239,6 +239,10 @@ func refusals(t *testing.T, f *form) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	empty, emptyHeader, err := f.Put(ctx, "a/empty", bucket.Upload{}, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
 	unsigned, _, _ := strings.Cut(get, "?")
 	for what, c := range map[string]struct {
 		method, url string
@@ -253,6 +257,7 @@ func refusals(t *testing.T, f *form) {
 		"the whole list":          {"GET", strings.Replace(get, "/a/b?", "/?list-type=2&", 1), nil, ""},
 		"another size":            {"PUT", put, header, "hello, world"},
 		"another content":         {"PUT", put, header, "HELLO"},
+		"more than nothing":       {"PUT", empty, emptyHeader, "hello"},
 		"without what was signed": {"PUT", put, nil, "hello"},
 	} {
 		if status, said := f.do(t, c.method, c.url, c.header, c.body); status < 400 || status >= 500 {

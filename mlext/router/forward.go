@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/trust"
@@ -18,6 +20,9 @@ import (
 const (
 	buffered    = 64 << 10 // of a body, read before a slot is taken
 	bodyTimeout = 30 * time.Second
+	// lingering is how long the server may go on reading the body of a request that
+	// is answered already, before it answers and lets the connection go.
+	lingering = time.Second
 	// idle connections are closed sooner than model servers close theirs (gunicorn
 	// after 2 s): a request that meets a closing connection may or may not have been
 	// taken, so it cannot be sent again.
@@ -56,25 +61,26 @@ var (
 	errLeft     = errors.New("the caller left")
 )
 
-// Bodies in memory: most are small, and many may wait.
-var (
-	bodies      = sync.Pool{New: func() any { b := make([]byte, buffered); return &b }}
-	smallBodies = sync.Pool{New: func() any { b := make([]byte, small); return &b }}
-)
+// bodies are buffers. Bodies up to small, which most are, have memory of their own:
+// they may wait in great number.
+var bodies = sync.Pool{New: func() any { b := make([]byte, buffered); return &b }}
 
 const small = 4 << 10
 
 // payload is a request's body: its beginning in memory, the rest with the
-// caller. It can be sent again until the rest was touched.
+// caller.
 type payload struct {
 	head   []byte
 	rest   io.Reader // nil: head is all
 	length int64     // -1: unknown
-	begun  bool      // rest was read from
-	failed error     // of reading rest
-	whole  *[]byte
-	from   *sync.Pool // that whole goes back to
+	ended  atomic.Bool
+	failed atomic.Pointer[error] // of reading rest
+	whole  *[]byte               // of bodies; nil: head is its own
+	open   atomic.Int32          // readers that the transport has not closed
 }
+
+// complete tells whether nothing is left with the caller.
+func (p *payload) complete() bool { return p != nil && (p.rest == nil || p.ended.Load()) }
 
 // receive reads the beginning of a body, so that a slow caller holds no slot
 // while it sends a small one.
@@ -90,18 +96,18 @@ func receive(w http.ResponseWriter, r *http.Request, limit int64, within time.Du
 	if p.length < 0 {
 		body = http.MaxBytesReader(w, body, limit)
 	}
-	if p.from = &bodies; p.length > 0 && p.length <= small {
-		p.from = &smallBodies
-	}
-	p.whole = p.from.Get().(*[]byte)
-	buf := *p.whole
-	if p.length > 0 && p.length < buffered {
-		buf = buf[:p.length]
+	var buf []byte
+	if p.length > 0 && p.length <= small {
+		buf = make([]byte, p.length)
+	} else {
+		p.whole = bodies.Get().(*[]byte)
+		if buf = *p.whole; p.length > 0 && p.length < buffered {
+			buf = buf[:p.length]
+		}
 	}
 	control := http.NewResponseController(w)
 	deadline(control.SetReadDeadline, time.Now().Add(within))
 	n, err := io.ReadFull(body, buf)
-	deadline(control.SetReadDeadline, time.Time{})
 	switch p.head = buf[:n]; {
 	case p.length < 0 && (err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)):
 		p.length = int64(n) // that was all
@@ -110,7 +116,11 @@ func receive(w http.ResponseWriter, r *http.Request, limit int64, within time.Du
 		return nil, bodyError(err)
 	case p.length < 0 || int64(n) < p.length:
 		p.rest = body // what the buffer did not hold
+		return p, nil // an attempt sets its own deadline
 	}
+	// From here on the server watches for a caller that leaves: no deadline may end
+	// that.
+	deadline(control.SetReadDeadline, time.Time{})
 	return p, nil
 }
 
@@ -128,11 +138,13 @@ func bodyError(err error) error {
 	return errLeft
 }
 
+// release gives the buffer back, unless the transport may still read it: it may
+// until it closes the body, also after it answered (http.RoundTripper).
 func (p *payload) release() {
-	if p.whole != nil {
-		p.from.Put(p.whole)
-		p.whole = nil
+	if p.whole != nil && p.open.Load() == 0 {
+		bodies.Put(p.whole)
 	}
+	p.whole = nil
 }
 
 // reader is the body for one attempt.
@@ -140,34 +152,60 @@ func (p *payload) reader() io.ReadCloser {
 	switch {
 	case p.length == 0:
 		return nil
-	case p.rest == nil:
-		return io.NopCloser(bytes.NewReader(p.head))
+	case p.whole == nil:
+		return io.NopCloser(bytes.NewReader(p.head)) // which the transport sends together with the header
 	}
+	p.open.Add(1)
 	return &remaining{p: p, head: p.head}
 }
 
 // remaining reads the head and then the rest. Closing it leaves the caller's body
 // open: the transport closes what it could not send.
 type remaining struct {
-	p    *payload
-	head []byte
+	p      *payload
+	mu     sync.Mutex // whoever closes waits until head is not being read
+	head   []byte
+	closed bool
+}
+
+// ofHead reads from the head; ok is false when it is read.
+func (b *remaining) ofHead(buf []byte) (n int, ok bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, true, http.ErrBodyReadAfterClose
+	}
+	n = copy(buf, b.head)
+	b.head = b.head[n:]
+	return n, n > 0 || len(buf) == 0, nil
 }
 
 func (b *remaining) Read(buf []byte) (int, error) {
-	if len(b.head) > 0 {
-		n := copy(buf, b.head)
-		b.head = b.head[n:]
-		return n, nil
+	if n, ok, err := b.ofHead(buf); ok {
+		return n, err
 	}
-	b.p.begun = true
+	if b.p.rest == nil {
+		return 0, io.EOF
+	}
 	n, err := b.p.rest.Read(buf)
-	if err != nil && err != io.EOF {
-		b.p.failed = err
+	switch {
+	case err == io.EOF:
+		b.p.ended.Store(true)
+	case err != nil:
+		b.p.failed.Store(&err)
 	}
 	return n, err
 }
 
-func (b *remaining) Close() error { return nil }
+func (b *remaining) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.closed, b.head = true, nil
+		b.p.open.Add(-1)
+	}
+	return nil
+}
 
 // attempt is one try at one replica. again says that it took no connection, so
 // that the request was surely not begun.
@@ -178,7 +216,13 @@ func (x *exchange) attempt(at *replica) (again bool, err error) {
 	if x.body.rest != nil {
 		control := http.NewResponseController(x.w)
 		deadline(control.SetReadDeadline, time.Now().Add(d.timeout))
-		defer deadline(control.SetReadDeadline, time.Time{})
+		defer func() {
+			left := time.Time{}
+			if !x.body.complete() {
+				left = time.Now().Add(lingering)
+			}
+			deadline(control.SetReadDeadline, left)
+		}()
 	}
 	out := (&http.Request{
 		Method: http.MethodPost, URL: &url.URL{Scheme: "http", Host: at.address, Path: d.path, RawQuery: x.r.URL.RawQuery}, Host: x.r.Host,
@@ -200,8 +244,8 @@ func (x *exchange) attempt(at *replica) (again bool, err error) {
 // ended says why an attempt came to nothing.
 func (x *exchange) ended(ctx context.Context, err error) error {
 	switch cause := context.Cause(ctx); {
-	case x.body.failed != nil:
-		return bodyError(x.body.failed)
+	case x.body.failed.Load() != nil:
+		return bodyError(*x.body.failed.Load())
 	case errors.Is(cause, errTimedOut):
 		return errTimedOut
 	case cause != nil:
@@ -231,7 +275,7 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) error {
 	incoming(h, res.Header)
 	x.entry.status, x.entry.model = res.StatusCode, res.StatusCode
 	if res.StatusCode >= 500 {
-		h[modelStatusHeader], h[modelReasonHeader] = []string{itoa(res.StatusCode)}, []string{"model_error"}
+		h[modelStatusHeader], h[modelReasonHeader] = []string{strconv.Itoa(res.StatusCode)}, []string{"model_error"}
 		x.entry.status = http.StatusBadGateway
 	}
 	// An answer without a length may be a stream: each piece goes on at once.

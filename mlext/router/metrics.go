@@ -1,6 +1,7 @@
 package router
 
 import (
+	"strconv"
 	"sync"
 	"time"
 
@@ -70,16 +71,11 @@ func (m *deploymentMetrics) observe(e *entry) {
 	m.mu.Lock()
 	c := m.others[e.status]
 	if c == nil {
-		c = m.requests.WithLabelValues(itoa(e.status))
+		c = m.requests.WithLabelValues(strconv.Itoa(e.status))
 		m.others[e.status] = c
 	}
 	m.mu.Unlock()
 	c.Inc()
-}
-
-// itoa writes a status, which has three digits.
-func itoa(status int) string {
-	return string([]byte{byte('0' + status/100%10), byte('0' + status/10%10), byte('0' + status%10)})
 }
 
 // poolCollector reads pools when it is asked.

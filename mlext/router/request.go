@@ -10,11 +10,12 @@ import (
 
 // Headers with a meaning of their own.
 const (
-	deploymentHeader      = "Azureml-Model-Deployment" // asks for a deployment, and says which one answered
-	requestIDHeader       = "X-Request-Id"             // always the router's own
-	clientRequestIDHeader = "X-Ms-Client-Request-Id"
-	modelStatusHeader     = "Ms-Azureml-Model-Error-Statuscode" // what the model server answered, where the caller gets 502
-	modelReasonHeader     = "Ms-Azureml-Model-Error-Reason"
+	deploymentHeader       = "Azureml-Model-Deployment" // asks for a deployment, and says which one answered
+	requestIDHeader        = "X-Request-Id"             // always the router's own
+	serviceRequestIDHeader = "X-Ms-Request-Id"          // the same, by Azure's name
+	clientRequestIDHeader  = "X-Ms-Client-Request-Id"
+	modelStatusHeader      = "Ms-Azureml-Model-Error-Statuscode" // what the model server answered, where the caller gets 502
+	modelReasonHeader      = "Ms-Azureml-Model-Error-Reason"
 )
 
 const (
@@ -130,7 +131,7 @@ func incoming(to, from http.Header) {
 	dropHop(from)
 	for name, values := range from {
 		switch name {
-		case requestIDHeader, clientRequestIDHeader, deploymentHeader, modelStatusHeader, modelReasonHeader:
+		case requestIDHeader, serviceRequestIDHeader, clientRequestIDHeader, deploymentHeader, modelStatusHeader, modelReasonHeader:
 		default:
 			to[name] = values
 		}

@@ -39,7 +39,7 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	x.entry = entry{began: r.Now(), client: req.RemoteAddr, requestID: uuid.NewString(), clientID: clientRequestID(req.Header)}
 	h := w.Header()
 	id := []string{x.entry.requestID}
-	h[requestIDHeader], h["X-Ms-Request-Id"] = id, id
+	h[requestIDHeader], h[serviceRequestIDHeader] = id, id
 	if r.draining.Load() {
 		// Whoever keeps connections makes another one elsewhere, before this one is
 		// closed under a request.
@@ -50,6 +50,10 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	err := x.score()
 	if err != nil {
+		if req.ContentLength != 0 && !x.body.complete() {
+			// The server reads on before it sends what follows.
+			deadline(http.NewResponseController(w).SetReadDeadline, time.Now().Add(lingering))
+		}
 		x.refuse(err)
 	}
 	x.entry.took = r.Now().Sub(x.entry.began)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -164,6 +165,48 @@ func TestASlowBodyHoldsNoSlot(t *testing.T) {
 	}
 }
 
+// Whoever announces a body and does not send it gets the answer, and holds nothing.
+func TestAnAnswerDoesNotWaitForTheBody(t *testing.T) {
+	w := newWorld(t)
+	w.endpoint("e", "iris", ours, map[string]int{"blue": 100}, "key")
+	w.deployment("d", "blue", "e", nil)
+	w.pod("d", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusTeapot) }) // reads nothing
+	_, server := w.router()
+	w.change(nil)
+	for name, tt := range map[string]struct {
+		head, body string
+		status     int
+	}{
+		"a wrong key":     {"POST " + at + " HTTP/1.1\r\nAuthorization: Bearer wrong\r\nContent-Length: 100\r\n", "", 401},
+		"no such path":    {"POST / HTTP/1.1\r\nContent-Length: 100\r\n", "", 404},
+		"an early answer": {"POST " + at + " HTTP/1.1\r\nAuthorization: Bearer key\r\nContent-Length: 10000000\r\n", strings.Repeat("x", buffered+1), http.StatusTeapot},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(c, "%sHost: x\r\n\r\n%s", tt.head, tt.body)
+			in := bufio.NewReader(c)
+			res, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.StatusCode != tt.status {
+				t.Errorf("%d, want %d", res.StatusCode, tt.status)
+			}
+			if _, err := io.Copy(io.Discard, in); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the connection is still open: %v", err)
+			}
+		})
+	}
+}
+
 func TestWhatTheModelServerGetsAndTheCallerSees(t *testing.T) {
 	w := newWorld(t)
 	w.endpoint("e", "iris", ours, map[string]int{"blue": 100}, "key")
@@ -177,6 +220,7 @@ func TestWhatTheModelServerGetsAndTheCallerSees(t *testing.T) {
 		h.Set("Connection", "X-Hop")
 		h.Set("X-Hop", "1")
 		h.Set("X-Request-Id", "the model's")
+		h.Set("X-Ms-Request-Id", "the model's")
 		h.Set("Azureml-Model-Deployment", "another")
 		h.Set("X-Model", "kept")
 		h.Set("Content-Type", "application/json")
