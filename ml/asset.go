@@ -37,7 +37,6 @@ type assetBody struct {
 // assetPrivate is what ml keeps with an asset's version.
 type assetPrivate struct {
 	Place place
-	Copy  bool // the bytes are the version's own, not an upload's
 }
 
 // uri of the body, and the property that it is.
@@ -168,7 +167,7 @@ func (k *call) copyModel(uid string, from place) (assetPrivate, error) {
 			}
 		}
 		if after = next; next == "" {
-			return assetPrivate{Place: to, Copy: true}, nil
+			return assetPrivate{Place: to}, nil
 		}
 	}
 }

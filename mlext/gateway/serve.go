@@ -24,7 +24,8 @@ type call struct {
 	r     *http.Request
 }
 
-// Handler is the whole API. Everything but a signed key set needs a workspace's
+// Handler is the whole API. Everything but a signed key set, and what pods ask
+// with a token of their own (/pods/), needs a workspace's
 // token; paths that do not exist are answered no sooner.
 func (g *Gateway) Handler() http.Handler {
 	mux := http.NewServeMux()

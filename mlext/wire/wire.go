@@ -162,9 +162,6 @@ type Job struct {
 	InstanceType string            `json:"instanceType,omitempty"` // "": the compute's default
 	ShmSize      string            `json:"shmSize,omitempty"`      // a quantity
 	Distribution string            `json:"distribution,omitempty"` // "", PyTorch, TensorFlow
-	Processes    int               `json:"processes,omitempty"`    // per node, PyTorch
-	Workers      int               `json:"workers,omitempty"`      // TensorFlow
-	Servers      int               `json:"servers,omitempty"`      // TensorFlow's parameter servers
 	Timeout      int64             `json:"timeoutSeconds,omitempty"`
 	Retries      int               `json:"retries,omitempty"`
 	Mounts       []Mount           `json:"mounts,omitempty"`
