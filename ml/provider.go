@@ -3,6 +3,7 @@ package ml
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"regexp"
@@ -69,8 +70,22 @@ type call struct {
 	kind      string // type below the workspace
 }
 
-// Serve answers what control's front let through.
-func (m *ML) Serve(ctx context.Context, c *arm.Call) (*arm.Answer, error) {
+// attempts is how often a request is looked at that loses races.
+const attempts = 20
+
+// Serve answers what control's front let through. What a client asks for must not
+// fail because news of the cluster were written at the same time: a request that
+// lost a race is looked at anew. Its conditions are held each time.
+func (m *ML) Serve(ctx context.Context, c *arm.Call) (a *arm.Answer, err error) {
+	for range attempts {
+		if a, err = m.serve(ctx, c); !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
+			break
+		}
+	}
+	return a, err
+}
+
+func (m *ML) serve(ctx context.Context, c *arm.Call) (*arm.Answer, error) {
 	k := &call{ML: m, Call: c, ctx: ctx, kind: trust.Fold(strings.TrimPrefix(c.Type, Namespace+"/"+Tracked+"/"))}
 	id := c.ID
 	p := id.Chain[0]
