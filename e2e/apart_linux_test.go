@@ -110,7 +110,7 @@ func (a *apart) startEtcd(t *testing.T) {
 	}
 	ctx := t.Context()
 	var open *store.Store
-	eventually(t, "etcd answers", 20*time.Second, func(ctx context.Context) (err error) {
+	eventually(t, "etcd answers", time.Minute, func(ctx context.Context) (err error) {
 		open, err = store.Open(ctx, store.Config{Endpoints: []string{a.endpoint}})
 		return err
 	})

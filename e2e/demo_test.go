@@ -27,7 +27,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, bin+"/sallyport", "demo", "--nodes", nodes, "--dir", t.TempDir()+"/demo", "--source", strings.TrimSpace(string(root)), "--devcluster", binary)

@@ -51,7 +51,7 @@ func (w *world) drains(ctx context.Context, server string, v *victim) error {
 	}
 	hc := w.HTTP(1)
 	defer hc.CloseIdleConnections()
-	if err := installation.Eventually(ctx, server+" refuses new requests", 10*time.Second, func(ctx context.Context) error {
+	if err := installation.Eventually(ctx, server+" refuses new requests", time.Minute, func(ctx context.Context) error {
 		code, body, err := w.get(ctx, hc, v.token, probed)
 		if err == nil && (code != http.StatusServiceUnavailable || !strings.Contains(body, "shutting down")) {
 			err = fmt.Errorf("%d %s", code, body)
@@ -82,7 +82,7 @@ func TestServerDrains(t *testing.T) {
 		callers[n] = &caller{w: w, hc: w.HTTP(1 + n%2), token: token, writes: n >= 4, codes: map[int]int{}}
 		load.Go(func() { callers[n].run(ctx) })
 	}
-	eventually(t, "every caller is answered", 20*time.Second, func(context.Context) error {
+	eventually(t, "every caller is answered", time.Minute, func(context.Context) error {
 		for _, c := range callers {
 			if c.answered(http.StatusOK)+c.answered(http.StatusCreated) < 5 {
 				return errors.New("not every one")

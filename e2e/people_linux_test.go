@@ -62,7 +62,7 @@ func TestPeople(t *testing.T) {
 	// Within the bound of a change, what it says; err is what kubectl said.
 	soon := func(what string, ready func(err error) bool) {
 		t.Helper()
-		eventually(t, what, 20*time.Second, func(context.Context) error {
+		eventually(t, what, time.Minute, func(context.Context) error {
 			_, err := kubectl("get", "pods")
 			if !ready(err) {
 				return errors.Join(errors.New("kubectl says otherwise"), err)

@@ -52,7 +52,7 @@ func (s *silentStreams) end(t *testing.T) {
 	began := time.Now()
 	heard := func(st *stream) {
 		t.Helper()
-		eventually(t, "something is heard on the "+st.kind, 10*time.Second, func(context.Context) error {
+		eventually(t, "something is heard on the "+st.kind, time.Minute, func(context.Context) error {
 			if !st.alive() {
 				return errors.New("it has ended")
 			}
