@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"os"
@@ -260,44 +261,45 @@ node the last attempt counts.`,
 // saveLogs writes a job's logs: those that are in the workspace's store from
 // there, the others as the cluster has them.
 func (a *app) saveLogs(ctx context.Context, id, to string) ([]any, error) {
-	var files logFiles
-	if err := a.logs(ctx, id, map[string]any{}, &files); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(to)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	hc := storeClient(files.Trust)
-	defer hc.CloseIdleConnections()
-	written := []any{}
-	for _, f := range files.Files {
-		if !filepath.IsLocal(f.Name) {
-			return nil, trust.Errorf(trust.Invalid, "the server names a log %q, which lies outside the folder", f.Name)
+	var others []string
+	written, err := a.download(ctx, to, func(ctx context.Context, after string) (page signedFiles, err error) {
+		var files logFiles
+		if err := a.logs(ctx, id, map[string]any{}, &files); err != nil {
+			return page, err
 		}
-		at := filepath.Join(to, filepath.FromSlash(f.Name)+".log")
-		if f.URL != "" {
-			err = save(ctx, hc, root, wire.SignedFile{File: wire.File{Path: f.Name + ".log", Size: f.Size}, URL: f.URL})
-		} else if err = os.MkdirAll(filepath.Dir(at), 0o755); err == nil {
-			err = a.saveLog(ctx, id, f.Name, at)
+		page.Trust, others = files.Trust, nil
+		for _, f := range files.Files {
+			if f.URL == "" {
+				others = append(others, f.Name)
+			} else if path := f.Name + ".log"; path > after {
+				page.Files = append(page.Files, wire.SignedFile{File: wire.File{Path: path, Size: f.Size}, URL: f.URL})
+			}
 		}
+		slices.SortFunc(page.Files, func(a, b wire.SignedFile) int { return strings.Compare(a.Path, b.Path) })
+		return page, nil
+	})
+	for _, name := range others {
 		if err != nil {
-			return nil, err
+			return written, err
+		}
+		if !filepath.IsLocal(name) {
+			return nil, trust.Errorf(trust.Invalid, "the server names a log %q, which lies outside the folder", name)
+		}
+		at := filepath.Join(to, filepath.FromSlash(name)+".log")
+		if err = os.MkdirAll(filepath.Dir(at), 0o755); err == nil {
+			err = a.saveLog(ctx, id, name, at)
 		}
 		written = append(written, at)
 	}
-	return written, nil
+	return written, err
 }
 
 func (a *app) saveLog(ctx context.Context, id, name, to string) error {
-	out, err := os.Create(to)
+	out, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+".*.partial")
 	if err != nil {
 		return err
 	}
+	defer os.Remove(out.Name())
 	defer out.Close()
 	for offset := int64(0); ; {
 		var part logPart
@@ -308,8 +310,12 @@ func (a *app) saveLog(ctx context.Context, id, name, to string) error {
 			return err
 		}
 		if part.Next == offset {
-			return out.Close()
+			break
 		}
 		offset = part.Next
 	}
+	if err := errors.Join(out.Chmod(0o644), out.Close()); err != nil {
+		return err
+	}
+	return os.Rename(out.Name(), to)
 }

@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -146,16 +145,21 @@ func (a *app) upload(ctx context.Context, at, from string) (uri string, folder b
 		all = append(all, f.File)
 	}
 	var answer signedFiles
-	for try := range 3 { // what was cut off is not there, and is asked for again
+	for tries := 1; ; tries++ { // what was cut off is not there, and is asked for again
+		answer = signedFiles{}
 		if err := a.post(ctx, at+"/startPendingUpload", map[string]any{"pendingUploadType": "None", "files": all}, &answer); err != nil {
 			return "", false, err
 		}
-		if err = a.put(ctx, files, &answer); err == nil || try == 2 || ctx.Err() != nil {
+		n, err := a.put(ctx, files, &answer)
+		if err == nil {
 			break
 		}
-	}
-	if err != nil {
-		return "", false, err
+		if n > 0 { // URLs are good for minutes only
+			tries = 1
+		}
+		if tries == 3 || ctx.Err() != nil {
+			return "", false, err
+		}
 	}
 	if uri = answer.URI; !folder {
 		uri += "/" + files[0].Path
@@ -163,20 +167,21 @@ func (a *app) upload(ctx context.Context, at, from string) (uri string, folder b
 	return uri, folder, nil
 }
 
-func (a *app) put(ctx context.Context, files []local, answer *signedFiles) error {
+// put uploads what the server asks for, and counts what it has uploaded.
+func (a *app) put(ctx context.Context, files []local, answer *signedFiles) (int, error) {
 	hc := storeClient(answer.Trust)
 	defer hc.CloseIdleConnections()
 	for i, s := range answer.Files {
 		at := slices.IndexFunc(files, func(f local) bool { return f.Path == s.Path })
 		if at < 0 {
-			return trust.Errorf(trust.Internal, "the server asks for %q, which is not uploaded", s.Path)
+			return i, trust.Errorf(trust.Internal, "the server asks for %q, which is not uploaded", s.Path)
 		}
 		a.busy.doing(fmt.Sprintf("Uploading %d of %d files", i+1, len(answer.Files)), s.Path)
 		if err := putOne(ctx, hc, files[at].from, s); err != nil {
-			return fmt.Errorf("upload %s: %w", s.Path, err)
+			return i, fmt.Errorf("upload %s: %w", s.Path, err)
 		}
 	}
-	return nil
+	return len(answer.Files), nil
 }
 
 func putOne(ctx context.Context, hc *http.Client, from string, s wire.SignedFile) error {
@@ -233,74 +238,4 @@ func (a *app) post(ctx context.Context, path string, ask, into any) error {
 		return err
 	}
 	return json.Unmarshal(res.Body, into)
-}
-
-// fetch writes everything that the server gives at a path into a folder, and
-// lists what was written. Each file is there whole or not at all.
-func (a *app) fetch(ctx context.Context, path string, ask map[string]any, to string) ([]any, error) {
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(to)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	written := []any{}
-	for after := ""; ; {
-		ask["after"] = after
-		var answer signedFiles
-		if err := a.post(ctx, path+"/getFiles", ask, &answer); err != nil {
-			return nil, err
-		}
-		hc := storeClient(answer.Trust)
-		for _, s := range answer.Files {
-			a.busy.doing("Downloading", s.Path)
-			if err := save(ctx, hc, root, s); err != nil {
-				return nil, fmt.Errorf("download %s: %w", s.Path, err)
-			}
-			written = append(written, filepath.Join(to, filepath.FromSlash(s.Path)))
-		}
-		hc.CloseIdleConnections()
-		if after = answer.Next; after == "" {
-			return written, nil
-		}
-	}
-}
-
-func save(ctx context.Context, hc *http.Client, root *os.Root, s wire.SignedFile) error {
-	if !filepath.IsLocal(s.Path) {
-		return trust.Errorf(trust.Invalid, "the server names %q, which lies outside the folder", s.Path)
-	}
-	if dir := path.Dir(s.Path); dir != "." {
-		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
-	if err != nil {
-		return errors.New("the signed URL cannot be read")
-	}
-	res, err := hc.Do(req)
-	if err != nil {
-		return unreachable(err)
-	}
-	defer res.Body.Close()
-	if err := storeSays(res); err != nil {
-		return err
-	}
-	part := s.Path + ".part"
-	out, err := root.Create(part)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	n, err := io.Copy(out, res.Body)
-	if err == nil && n != s.Size {
-		err = fmt.Errorf("it has %d bytes and should have %d", n, s.Size)
-	}
-	if err = errors.Join(err, out.Close()); err != nil {
-		return errors.Join(err, root.Remove(part))
-	}
-	return root.Rename(part, s.Path)
 }
