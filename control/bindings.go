@@ -149,6 +149,9 @@ func (k *call) tryPutBinding(want *wantedBinding, seen *int64) (*answer, error) 
 	if err != nil && trust.KindOf(err) != trust.NotFound {
 		return nil, err
 	}
+	if err := k.conditions(old.Revision); err != nil {
+		return nil, err
+	}
 	generation := int64(0)
 	if old.Revision != 0 {
 		// The operation's id changes with each PUT, and not when it ends.

@@ -155,6 +155,18 @@ func TestBindingLifeWithConnectedAgents(t *testing.T) {
 	})
 }
 
+func TestBindingsTakeConditions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).scene()
+	body := props("sourceResourceId", sourcePath, "roles", []string{inference})
+	w.refused(412, arm.PreconditionFailed, "PUT", bindingPath, body, "If-Match", "*")
+	w.must(201, "PUT", bindingPath, body, "If-None-Match", "*")
+	w.refused(412, arm.PreconditionFailed, "PUT", bindingPath, props("sourceResourceId", sourcePath, "roles", []string{mlworkload}), "If-None-Match", "*")
+	if r := w.must(200, "GET", bindingPath, nil); r.at("properties.roles").([]any)[0] != inference {
+		t.Errorf("%s", r.raw)
+	}
+}
+
 // What a PUT takes away ends with its commit, what it keeps works on, what it
 // adds waits.
 func TestWhatAPutTakesAwayEndsWithItsCommit(t *testing.T) {

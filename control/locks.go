@@ -177,7 +177,9 @@ func (k *call) getLock() (*answer, error) {
 	if l.Revision == 0 {
 		return nil, arm.Errorf(trust.NotFound, "LockNotFound", "The lock '%.260s' could not be found.", k.vars["name"])
 	}
-	return ok(bodyOfLock(&l.Value)), nil
+	a := ok(bodyOfLock(&l.Value))
+	a.h().Set("ETag", arm.ETag(l.Revision))
+	return a, nil
 }
 
 func (k *call) putLock() (*answer, error) {
@@ -193,6 +195,9 @@ func (k *call) putLock() (*answer, error) {
 	}
 	old, err := k.findLock()
 	if err != nil {
+		return nil, err
+	}
+	if err := k.conditions(old.Revision); err != nil {
 		return nil, err
 	}
 	l, write, status := old.Value, store.Create, http.StatusCreated

@@ -38,9 +38,13 @@ func TestLocksAreResources(t *testing.T) {
 	if again := w.must(200, "PUT", strings.ToUpper(at)+"?api-version=2016-09-01", level(readOnlyLock)); again.text("id") != at || again.text("properties.level") != readOnlyLock || again.text("properties.notes") != "" {
 		t.Errorf("%s", again.raw)
 	}
-	if r := w.must(200, "GET", at, nil); r.text("properties.level") != readOnlyLock {
-		t.Errorf("%s", r.raw)
+	read := w.must(200, "GET", at, nil)
+	if read.text("properties.level") != readOnlyLock {
+		t.Errorf("%s", read.raw)
 	}
+	w.refused(412, arm.PreconditionFailed, "PUT", at, level(readOnlyLock), "If-None-Match", "*")
+	w.must(200, "PUT", at, level(readOnlyLock), "If-Match", read.header.Get("ETag"))
+	w.refused(412, arm.PreconditionFailed, "PUT", at, level(readOnlyLock), "If-Match", read.header.Get("ETag"))
 	w.must(204, "HEAD", at, nil)
 	w.refused(404, "LockNotFound", "GET", at+"x", nil)
 	w.must(204, "DELETE", at+"x", nil)

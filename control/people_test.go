@@ -152,6 +152,8 @@ func TestUsers(t *testing.T) {
 		}
 		return p.Value.Hash
 	}
+	w.refused(412, arm.PreconditionFailed, "PUT", anna, props("password", "another one, long enough"), "If-None-Match", "*")
+	w.refused(412, arm.PreconditionFailed, "PUT", usersPath+"/nobody", props("displayName", "Nobody"), "If-Match", "*")
 	if hash() != "hash of "+password {
 		t.Errorf("stored %s", hash())
 	}

@@ -127,6 +127,9 @@ func (k *call) putUser() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := k.conditions(old.Revision); err != nil {
+		return nil, err
+	}
 	want := &body.Properties
 	u := old.Value
 	if old.Revision == 0 {

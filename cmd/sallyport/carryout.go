@@ -135,7 +135,14 @@ func (p *plan) write(ctx context.Context, c *change) (*client.Operation, error) 
 	if err != nil {
 		return nil, err
 	}
-	return p.app.arm.Begin(ctx, r)
+	if c.live == nil {
+		r.Header = ifNone()
+	}
+	o, err := p.app.arm.Begin(ctx, r)
+	if unmet(err) {
+		err = trust.Errorf(trust.Conflict, "somebody else has written it since the plan was made; apply again")
+	}
+	return o, err
 }
 
 // tags are those that the file declares, or those that are there, and the mark.

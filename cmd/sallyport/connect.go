@@ -202,7 +202,13 @@ func (a *app) register(ctx context.Context, c *connect, id, there string, k *kub
 	if err != nil {
 		return nil, err
 	}
-	raw, err := a.begin(ctx, "Registering cluster "+c.name, client.Request{Method: http.MethodPut, Path: id, Version: client.ContainerServiceVersion, Body: client.Cluster{Location: location}})
+	raw, err := a.begin(ctx, "Registering cluster "+c.name, client.Request{Method: http.MethodPut, Path: id, Version: client.ContainerServiceVersion, Body: client.Cluster{Location: location}, Header: ifNone()})
+	if unmet(err) { // somebody else has registered it
+		if cluster, err = a.arm.Cluster(ctx, id); err == nil {
+			err = sameRegistration(there, trust.ClusterUID(cluster.Properties.ResourceUID), k, c.target)
+		}
+		return cluster, err
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -52,11 +52,12 @@ func (a *app) userObjectID(ctx context.Context, name string) (string, error) {
 
 // userCall sends a change and shows the user; a password that the server made up
 // is in this answer only.
-func (a *app) userCall(ctx context.Context, method, path string, body any) (any, error) {
+func (a *app) userCall(ctx context.Context, r client.Request) (any, error) {
 	if _, err := a.session(); err != nil {
 		return nil, err
 	}
-	res, err := a.arm.Do(ctx, client.Request{Method: method, Path: path, Version: client.SallyportVersion, Body: body})
+	r.Version = client.SallyportVersion
+	res, err := a.arm.Do(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -92,11 +93,10 @@ something that a binding can name.`,
 			if _, err := a.session(); err != nil {
 				return nil, err
 			}
-			// A PUT would change a user that exists.
+			exists := trust.Errorf(trust.Exists, "The user '%s' exists already.", name)
+			exists.Hint = "sallyport ad user update --id " + name
 			if _, err := a.arm.Get(ctx, userPath(name), client.SallyportVersion); err == nil {
-				e := trust.Errorf(trust.Exists, "The user '%s' exists already.", name)
-				e.Hint = "sallyport ad user update --id " + name
-				return nil, e
+				return nil, exists
 			} else if !notFound(err) {
 				return nil, err
 			}
@@ -111,7 +111,8 @@ something that a binding can name.`,
 			if text = strings.TrimRight(text, "\r\n"); text != "" {
 				properties["password"] = text
 			}
-			return a.userCall(ctx, http.MethodPut, userPath(name), map[string]any{"properties": properties})
+			shown, err := a.userCall(ctx, client.Request{Method: http.MethodPut, Path: userPath(name), Body: map[string]any{"properties": properties}, Header: ifNone()})
+			return shown, made(err, exists)
 		},
 	})
 }
@@ -165,10 +166,12 @@ out here.`,
 			if _, err := a.session(); err != nil {
 				return nil, err
 			}
+			r := client.Request{Method: http.MethodPut, Path: userPath(id)}
 			if !arm.ValidGUID(id) {
-				if _, err := a.arm.Get(ctx, userPath(id), client.SallyportVersion); err != nil {
+				if _, err := a.arm.Get(ctx, r.Path, client.SallyportVersion); err != nil {
 					return nil, err // a PUT would make one
 				}
+				r.Header = ifAny()
 			}
 			properties := map[string]any{}
 			if display != "" {
@@ -193,7 +196,8 @@ out here.`,
 			if len(properties) == 0 {
 				return nil, usagef("nothing to change: give --display-name, --account-enabled or --groups")
 			}
-			return a.userCall(ctx, http.MethodPut, userPath(id), map[string]any{"properties": properties})
+			r.Body = map[string]any{"properties": properties}
+			return a.userCall(ctx, r)
 		},
 	})
 	return cmd
@@ -218,7 +222,7 @@ func (a *app) userPassword() *cobra.Command {
 			if text = strings.TrimRight(text, "\r\n"); text != "" {
 				body["password"] = text
 			}
-			return a.userCall(ctx, http.MethodPost, userPath(id)+"/resetPassword", body)
+			return a.userCall(ctx, client.Request{Method: http.MethodPost, Path: userPath(id) + "/resetPassword", Body: body})
 		},
 	})
 }
@@ -230,7 +234,7 @@ func (a *app) userSignOut() *cobra.Command {
 		example: "sallyport ad user revoke-sign-in-sessions --id anna@example.com",
 		flags:   func(f *flags) { userID(f, &id) }, columns: userColumns,
 		run: func(ctx context.Context, _ []string) (any, error) {
-			return a.userCall(ctx, http.MethodPost, userPath(id)+"/revokeSignInSessions", nil)
+			return a.userCall(ctx, client.Request{Method: http.MethodPost, Path: userPath(id) + "/revokeSignInSessions"})
 		},
 	})
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -100,16 +99,20 @@ func (a *app) identityCreate() *cobra.Command {
 					return nil, err
 				}
 			}
-			// What another program keeps in the resource stays.
-			if old, err := a.arm.Source(ctx, id); err == nil {
-				body.Properties = old.Properties
+			raw, err := a.amend(ctx, "Creating "+id, id, client.SallyportVersion, true, func(was json.RawMessage) (any, error) {
+				if was == nil {
+					return body, nil
+				}
+				var old client.Source
+				if err := json.Unmarshal(was, &old); err != nil {
+					return nil, err
+				}
+				body.Properties = old.Properties // what another program keeps in the resource stays
 				if tags == nil {
 					body.Tags = old.Tags
 				}
-			} else if !notFound(err) {
-				return nil, err
-			}
-			raw, err := a.begin(ctx, "Creating "+id, client.Request{Method: http.MethodPut, Path: id, Version: client.SallyportVersion, Body: body})
+				return body, nil
+			})
 			if err != nil {
 				return nil, err
 			}

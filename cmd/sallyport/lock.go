@@ -167,40 +167,40 @@ a certificate or a federated credential.`,
 		}
 		var raws []json.RawMessage
 		for _, id := range ids {
-			properties := map[string]any{}
-			if updates {
-				if properties, err = a.lockProperties(ctx, id); err != nil {
-					return nil, err
+			change := func(was json.RawMessage) (any, error) {
+				var lock struct {
+					Properties map[string]any `json:"properties"`
 				}
+				if was != nil {
+					if err := json.Unmarshal(was, &lock); err != nil {
+						return nil, err
+					}
+				}
+				if lock.Properties == nil {
+					lock.Properties = map[string]any{}
+				}
+				if level != "" {
+					lock.Properties["level"] = level
+				}
+				if notes != "" {
+					lock.Properties["notes"] = notes
+				}
+				return lock, nil
 			}
-			if level != "" {
-				properties["level"] = level
+			var raw json.RawMessage
+			if updates {
+				raw, err = a.amend(ctx, "Updating the lock", id, client.LocksVersion, false, change)
+			} else if body, e := change(nil); e == nil {
+				raw, err = a.begin(ctx, "Creating the lock", client.Request{Method: http.MethodPut, Path: id, Version: client.LocksVersion, Body: body})
 			}
-			if notes != "" {
-				properties["notes"] = notes
-			}
-			res, err := a.arm.Do(ctx, client.Request{Method: http.MethodPut, Path: id, Version: client.LocksVersion, Body: map[string]any{"properties": properties}})
 			if err != nil {
 				return nil, err
 			}
-			raws = append(raws, res.Body)
+			raws = append(raws, raw)
 		}
 		return shownLocks(raws)
 	}
 	return a.command(s)
-}
-
-// lockProperties are those of a lock that is there.
-func (a *app) lockProperties(ctx context.Context, id string) (map[string]any, error) {
-	raw, err := a.arm.Get(ctx, id, client.LocksVersion)
-	if err != nil {
-		return nil, err
-	}
-	var lock struct {
-		Properties map[string]any `json:"properties"`
-	}
-	err = json.Unmarshal(raw, &lock)
-	return lock.Properties, err
 }
 
 func (a *app) lockShow() *cobra.Command {

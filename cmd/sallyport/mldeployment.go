@@ -98,20 +98,19 @@ each when its successor takes requests; no request is lost.`
 		if err != nil {
 			return nil, err
 		}
-		method := http.MethodPatch
+		r := client.Request{Method: http.MethodPatch, Path: id, Version: mlVersion}
 		if use == "create" {
-			method = http.MethodPut
+			r.Method, r.Header = http.MethodPut, ifNone()
 			if err := a.absent(ctx, id, "deployment", n.name); err != nil {
 				return nil, err
 			}
 		}
-		body, err := a.deploymentBody(ctx, &n, &d, use == "create")
-		if err != nil {
+		if r.Body, err = a.deploymentBody(ctx, &n, &d, use == "create"); err != nil {
 			return nil, err
 		}
-		shown, err := a.change(ctx, use, n.name, client.Request{Method: method, Path: id, Version: mlVersion, Body: body}, noWait)
+		shown, err := a.change(ctx, use, n.name, r, noWait)
 		if err != nil || !all {
-			return shown, err
+			return shown, made(err, servedExists("deployment", n.name))
 		}
 		return shown, a.allTraffic(ctx, &n)
 	}

@@ -85,16 +85,22 @@ func (a *app) endpointPut(use string) *cobra.Command {
 		if err != nil {
 			return nil, err
 		}
-		method := http.MethodPatch
+		r := client.Request{Method: http.MethodPatch, Path: id, Version: mlVersion, Body: e.body(workspace)}
 		if use == "create" {
-			method = http.MethodPut
+			r.Method, r.Header = http.MethodPut, ifNone()
 			if err := a.absent(ctx, id, "endpoint", n.name); err != nil {
 				return nil, err
 			}
 		}
-		return a.change(ctx, use, n.name, client.Request{Method: method, Path: id, Version: mlVersion, Body: e.body(workspace)}, noWait)
+		shown, err := a.change(ctx, use, n.name, r, noWait)
+		return shown, made(err, servedExists("endpoint", n.name))
 	}
 	return a.command(s)
+}
+
+// servedExists says of an endpoint or a deployment that it is there.
+func servedExists(what, name string) error {
+	return trust.Errorf(trust.Exists, "the %s %s exists; change it with update", what, name)
 }
 
 // absent tells that there is nothing at an id yet.
@@ -104,7 +110,7 @@ func (a *app) absent(ctx context.Context, id, what, name string) error {
 		return err
 	}
 	if _, err := c.Get(ctx, id, mlVersion); err == nil {
-		return trust.Errorf(trust.Exists, "the %s %s exists; change it with update", what, name)
+		return servedExists(what, name)
 	} else if !notFound(err) {
 		return err
 	}

@@ -70,8 +70,9 @@ needs no shell. What is not supported is refused by name.`,
 			if err != nil {
 				return nil, err
 			}
+			exists := trust.Errorf(trust.Exists, "the job %s exists; give another --name", n.name)
 			if _, err := a.arm.Get(ctx, id, mlVersion); err == nil {
-				return nil, trust.Errorf(trust.Exists, "the job %s exists; give another --name", n.name)
+				return nil, exists
 			} else if !notFound(err) {
 				return nil, err
 			}
@@ -83,11 +84,11 @@ needs no shell. What is not supported is refused by name.`,
 			if err := j.data(ctx, a, workspace, filepath.Dir(file), body["properties"].(map[string]any)); err != nil {
 				return nil, err
 			}
-			raw, err := a.begin(ctx, "Submitting "+n.name, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: body})
-			if err != nil || !stream {
-				if err != nil {
-					return nil, err
-				}
+			raw, err := a.begin(ctx, "Submitting "+n.name, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: body, Header: ifNone()})
+			if err != nil {
+				return nil, made(err, exists)
+			}
+			if !stream {
 				return flat(raw)
 			}
 			return nil, a.stream(ctx, id)
@@ -189,23 +190,20 @@ func (a *app) jobArchive(use, short string, archived bool) *cobra.Command {
 
 // setArchived sends a resource back with nothing but that changed.
 func (a *app) setArchived(ctx context.Context, id, name string, archived bool) error {
-	c, err := a.session()
-	if err != nil {
-		return err
-	}
-	raw, err := c.Get(ctx, id, mlVersion)
-	if err != nil {
-		return err
-	}
-	var one struct {
-		Properties map[string]any    `json:"properties"`
-		Tags       map[string]string `json:"tags,omitempty"`
-	}
-	if err := json.Unmarshal(raw, &one); err != nil {
-		return err
-	}
-	one.Properties["isArchived"] = archived
-	_, err = a.begin(ctx, "Changing "+name, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: one})
+	_, err := a.amend(ctx, "Changing "+name, id, mlVersion, false, func(was json.RawMessage) (any, error) {
+		var one struct {
+			Properties map[string]any    `json:"properties"`
+			Tags       map[string]string `json:"tags,omitempty"`
+		}
+		if err := json.Unmarshal(was, &one); err != nil {
+			return nil, err
+		}
+		if one.Properties == nil {
+			one.Properties = map[string]any{}
+		}
+		one.Properties["isArchived"] = archived
+		return one, nil
+	})
 	return err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -57,21 +58,24 @@ the cluster with the given roles. When the command ends, it is in effect.`,
 			if err != nil {
 				return nil, err
 			}
+			exists := trust.Errorf(trust.Exists, "TrustedAccess RoleBinding %s already existed, please use 'sallyport aks trustedaccess rolebinding update' command to update!", name)
 			switch _, err := a.arm.Binding(ctx, id); {
 			case err == nil:
-				return nil, trust.Errorf(trust.Exists, "TrustedAccess RoleBinding %s already existed, please use 'sallyport aks trustedaccess rolebinding update' command to update!", name)
+				return nil, exists
 			case !notFound(err):
 				return nil, err
 			}
-			return a.putBinding(ctx, "Creating role binding "+name, id, source, list, nil)
+			shown, err := a.putBinding(ctx, "Creating role binding "+name, id, ifNone(), source, list, nil)
+			return shown, made(err, exists)
 		},
 	})
 }
 
 // putBinding writes a binding, names the roles that it had and loses, and waits
 // until it is in effect.
-func (a *app) putBinding(ctx context.Context, what, id, source string, roles, had []string) (any, error) {
-	o, err := a.arm.PutBinding(ctx, id, source, roles)
+func (a *app) putBinding(ctx context.Context, what, id string, condition http.Header, source string, roles, had []string) (any, error) {
+	o, err := a.arm.Begin(ctx, client.Request{Method: http.MethodPut, Path: id, Version: client.ContainerServiceVersion, Header: condition,
+		Body: client.Binding{Properties: client.BindingProperties{SourceResourceID: source, Roles: roles}}})
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +120,7 @@ role that is not named again is dropped, and what ran under it is cut off.`,
 			if err != nil {
 				return nil, err
 			}
-			return a.putBinding(ctx, "Updating role binding "+name, id, old.Properties.SourceResourceID, list, old.Properties.Roles)
+			return a.putBinding(ctx, "Updating role binding "+name, id, ifAny(), old.Properties.SourceResourceID, list, old.Properties.Roles)
 		},
 	})
 }
