@@ -211,6 +211,7 @@ func (k *call) asset(property, ref string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
+	k.rely(&item)
 	var p assetPrivate
 	if err := json.Unmarshal(item.Value.Private, &p); err != nil {
 		return place{}, trust.Errorf(trust.Internal, "a stored asset cannot be read").Because(err)
@@ -241,8 +242,11 @@ func (k *call) startUpload() (*arm.Answer, error) {
 	if len(b.Files) == 0 || len(b.Files) > maxUploadFiles {
 		return nil, arm.BadParameter("files", "an upload has 1 to %d files, each with path, size and sha256", maxUploadFiles)
 	}
-	hash := uploadHash(b.Files)
-	at := prefix + inUploads + "/" + hash + "/"
+	name, err := k.holdUpload(uploadHash(b.Files))
+	if err != nil {
+		return nil, err
+	}
+	at := prefix + inUploads + "/" + name + "/"
 	have := map[string]int64{}
 	for after := ""; ; {
 		all, next, err := k.Storage.List(k.ctx, at, after, 1000)
@@ -270,7 +274,7 @@ func (k *call) startUpload() (*arm.Answer, error) {
 		}
 		out = append(out, wire.SignedFile{File: f, URL: u, Header: header})
 	}
-	return &arm.Answer{Status: http.StatusOK, Body: map[string]any{"pendingUploadId": hash, "uri": uploadURI + hash, "files": out, "trust": k.Storage.CA}}, nil
+	return &arm.Answer{Status: http.StatusOK, Body: map[string]any{"pendingUploadId": name, "uri": uploadURI + name, "files": out, "trust": k.Storage.CA}}, nil
 }
 
 // filesBody asks for a page of files.

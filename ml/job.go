@@ -81,6 +81,7 @@ type jobPrivate struct {
 	Told      bool // the extension has it
 	Cancel    bool // its end was asked for
 	Status    wire.Status
+	Swept     bool              `json:",omitempty"` // what it wrote was deleted, after the retention
 	Reads     map[string]place  `json:",omitempty"` // by a mount's name
 	Writes    map[string]string `json:",omitempty"` // types of outputs, by name
 }

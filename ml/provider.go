@@ -68,6 +68,8 @@ type call struct {
 	ctx       context.Context
 	workspace store.Item[store.Source]
 	kind      string // type below the workspace
+
+	relied []store.Op // guards of records that what is committed names
 }
 
 // attempts is how often a request is looked at that loses races.
@@ -272,9 +274,15 @@ func (k *call) record(old store.Item[store.Provided], b *body) store.Provided {
 	return r
 }
 
-// commit stores changes, as long as the workspace is as it was.
+// rely has commit fail if a record changes, or goes, before it.
+func (k *call) rely(item *store.Item[store.Provided]) {
+	k.relied = append(k.relied, store.Guard(item.Value.Key(), item.Revision))
+}
+
+// commit stores changes, as long as the workspace, and what was relied on, is as
+// it was.
 func (k *call) commit(ops ...store.Op) error {
-	_, err := k.Store.Commit(context.WithoutCancel(k.ctx), append(ops, store.Guard(k.workspace.Value.Key(), k.workspace.Revision))...)
+	_, err := k.Store.Commit(context.WithoutCancel(k.ctx), append(append(ops, k.relied...), store.Guard(k.workspace.Value.Key(), k.workspace.Revision))...)
 	return err
 }
 

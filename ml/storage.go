@@ -21,7 +21,7 @@ import (
 // How keys in the store begin: everything of a workspace lies below its
 // workspaceId, which is new at each creation.
 //
-//	<workspace>/uploads/<hash of the content>/<path>
+//	<workspace>/uploads/<name of the upload>/<path>
 //	<workspace>/jobs/<uid>/outputs/<name>/<node>/<pod>/<path>
 //	<workspace>/jobs/<uid>/logs/<node>/<attempt>~<pod>
 //	<workspace>/models/<uid>/<path>
@@ -179,8 +179,8 @@ func isHash(s string) bool {
 	return err == nil && len(raw) == sha256.Size
 }
 
-// uploadHash is what an upload is called: the hash of its files, in the order of
-// their paths.
+// uploadHash is what the content of an upload is known by: the hash of its files,
+// in the order of their paths.
 func uploadHash(files []wire.File) string {
 	files = slices.Clone(files)
 	slices.SortFunc(files, func(a, b wire.File) int { return strings.Compare(a.Path, b.Path) })
@@ -206,11 +206,16 @@ func (k *call) resolve(property, uri string) (place, error) {
 	rest := ""
 	switch {
 	case strings.HasPrefix(uri, uploadURI):
-		hash, path, _ := strings.Cut(strings.TrimPrefix(uri, uploadURI), "/")
-		if !isHash(hash) {
+		name, path, _ := strings.Cut(strings.TrimPrefix(uri, uploadURI), "/")
+		if !isHash(name) {
 			return p, bad("'%.200s' names no upload", uri)
 		}
-		p, rest = place{Layers: []string{prefix + inUploads + "/" + hash + "/"}}, path
+		if err := k.held(name); trust.KindOf(err) == trust.NotFound {
+			return p, bad("'%.200s' has no files here: they were never uploaded, or deleted since nothing named them. Upload them again", uri)
+		} else if err != nil {
+			return p, err
+		}
+		p, rest = place{Layers: []string{prefix + inUploads + "/" + name + "/"}}, path
 	case strings.HasPrefix(uri, jobsURI):
 		name, tail, _ := strings.Cut(strings.TrimPrefix(uri, jobsURI), "/")
 		output, path, _ := strings.Cut(strings.TrimPrefix(tail, "outputs/"), "/")
@@ -255,6 +260,10 @@ func (k *call) jobOutput(property, name, output string) (place, error) {
 	j, err := readJob(&item.Value)
 	if err != nil {
 		return place{}, err
+	}
+	k.rely(&item)
+	if j.Swept {
+		return place{}, arm.BadParameter(property, "what the job '%.100s' wrote was deleted: it is kept for %s after its end", name, k.Retention)
 	}
 	if _, there := j.Writes[output]; !there {
 		return place{}, arm.BadParameter(property, "the job '%.100s' has no output '%.100s'", name, output)

@@ -14,6 +14,8 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +33,9 @@ import (
 type stored struct {
 	*world
 	hc *http.Client
+	// beside, if set, is called before (when is "before") and after each request to
+	// the store.
+	beside atomic.Pointer[func(when string, r *http.Request)]
 }
 
 func newStored(t *testing.T) *stored {
@@ -39,7 +44,14 @@ func newStored(t *testing.T) *stored {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewTLSServer(s)
+	made := &stored{}
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f := made.beside.Load(); f != nil {
+			(*f)("before", r)
+			defer (*f)("after", r)
+		}
+		s.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	b, err := bucket.Open(bucket.Config{Endpoint: server.URL, Region: "r", Bucket: "b", PathStyle: true, AccessKeyID: "k", SecretKey: "s", CA: string(ca)})
@@ -47,7 +59,8 @@ func newStored(t *testing.T) *stored {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
-	return &stored{newWorldWith(t, b).scene(), server.Client()}
+	made.world, made.hc = newWorldWith(t, b).scene(), server.Client()
+	return made
 }
 
 func (s *stored) send(method string, f wire.SignedFile, body string) string {
@@ -264,9 +277,10 @@ func (s *stored) models(job string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, u := range units {
-		kinds = append(kinds, strings.Split(u.prefix, "/")[1])
+	for u := range units {
+		kinds = append(kinds, strings.Split(u, "/")[1])
 	}
+	slices.Sort(kinds)
 	if diff := cmp.Diff([]string{inModels, inModels, inUploads, inUploads}, kinds); diff != "" {
 		t.Error(diff)
 	}
@@ -332,5 +346,133 @@ func TestSweep(t *testing.T) {
 	sweep(retention+time.Minute, "kept")
 	if bytes.Contains([]byte(f.URL), []byte("Secret")) {
 		t.Error("a URL holds the key")
+	}
+}
+
+// What somebody has just been told is there, and what has just been named, is not
+// swept, whenever between the sweep's steps it happens.
+func TestWhatIsPromisedIsNotSwept(t *testing.T) {
+	const later = sweepGrace + time.Hour
+	contents := map[string]string{"a.txt": "of old", "b.txt": "as well"}
+	var all []wire.File
+	for path, content := range contents {
+		all = append(all, described(path, content))
+	}
+	version := workspace + "/data/d/versions/1"
+	begin := func(s *stored) *reply {
+		return s.call("POST", version+"/startPendingUpload", map[string]any{"files": all})
+	}
+	name := func(s *stored, uri string) *reply {
+		return s.call("PUT", version, props("dataUri", uri, "dataType", "uri_folder"))
+	}
+	for what, c := range map[string]struct {
+		when, method string
+		do           func(s *stored, uri string) string // what is named in the end
+	}{
+		"told again, when the sweep has listed what is old": {"after", http.MethodGet, func(s *stored, uri string) string {
+			r := begin(s)
+			if r.err != nil || len(s.files(r)) != 0 || r.at("uri") != uri {
+				s.t.Errorf("the upload is not used again: %v %v", r.err, r.body)
+			}
+			return uri
+		}},
+		"named, when the sweep has listed what is old": {"after", http.MethodGet, func(s *stored, uri string) string {
+			if r := name(s, uri); r.err != nil {
+				s.t.Errorf("not named: %v", r.err)
+			}
+			return uri
+		}},
+		"begun again while it is deleted": {"before", http.MethodDelete, func(s *stored, uri string) string {
+			if r := name(s, uri); trust.KindOf(r.err) != trust.Invalid {
+				s.t.Errorf("what is being deleted was named: %v", r.err)
+			}
+			r := begin(s)
+			if r.err != nil || len(s.files(r)) != len(all) {
+				s.t.Fatalf("what is being deleted is said to be there: %v %v", r.err, r.body)
+			}
+			for _, f := range s.files(r) {
+				s.send(http.MethodPut, f, contents[f.Path])
+			}
+			return r.at("uri").(string)
+		}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newStored(t)
+			uri := s.upload(version, contents)
+			s.ahead.Store(int64(later))
+			var once sync.Once
+			beside := func(when string, r *http.Request) {
+				if when == c.when && r.Method == c.method {
+					once.Do(func() {
+						s.beside.Store(nil)
+						uri = c.do(s, uri)
+					})
+				}
+			}
+			s.beside.Store(&beside)
+			if err := s.ml.sweep(t.Context(), time.Now().Add(later), 0); err != nil {
+				t.Fatal(err)
+			}
+			if s.beside.Load() != nil {
+				t.Fatal("the sweep never came by")
+			}
+			if r := name(s, uri); r.err != nil {
+				t.Fatalf("not named: %v", r.err)
+			}
+			got := map[string]string{}
+			for _, f := range s.files(s.must(200, "POST", version+"/getFiles", map[string]any{})) {
+				got[f.Path] = s.send(http.MethodGet, f, "")
+			}
+			if diff := cmp.Diff(contents, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// What a job wrote goes after the retention, unless it was named in time; then
+// nobody can name it any more.
+func TestAJobsOutputThatIsNamedIsNotSwept(t *testing.T) {
+	for name, inTime := range map[string]bool{"named in time": true, "named too late": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStored(t)
+			job, version := workspace+"/jobs/j", workspace+"/data/d/versions/1"
+			s.must(201, "PUT", job, command("outputs", map[string]any{"o": map[string]any{}}))
+			p := s.privateOf(job)
+			f := s.ask(wire.Ask{Job: p.Job.UID, Resource: "jobs/j", Pod: "pod", Mount: "outputs.o", Files: []wire.File{described("out", "z")}}).Files[0]
+			s.send(http.MethodPut, f, "z")
+			s.tell(p.Job.UID, wire.Status{State: wire.Completed, Ended: time.Now(), Nodes: []wire.Node{{Pod: "pod"}}})
+			s.becomes(job, "properties.status", wire.Completed)
+			keep := func() *reply {
+				return s.call("PUT", version, props("dataUri", "azureml://jobs/j/outputs/o", "dataType", "uri_folder"))
+			}
+			var once sync.Once
+			beside := func(when string, r *http.Request) {
+				if inTime && when == "after" || !inTime && when == "before" && r.Method == http.MethodDelete {
+					once.Do(func() {
+						s.beside.Store(nil)
+						if r := keep(); inTime != (r.err == nil) {
+							t.Errorf("named: %v", r.err)
+						}
+					})
+				}
+			}
+			s.beside.Store(&beside)
+			if err := s.ml.sweep(t.Context(), time.Now().Add(48*time.Hour), time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			if !inTime {
+				if r := keep(); r.err == nil || !strings.Contains(r.err.Error(), "was deleted") {
+					t.Errorf("named: %v", r.err)
+				}
+				return
+			}
+			files := s.files(s.must(200, "POST", version+"/getFiles", map[string]any{}))
+			if len(files) != 1 || s.send(http.MethodGet, files[0], "") != "z" {
+				t.Errorf("files %+v", files)
+			}
+		})
 	}
 }

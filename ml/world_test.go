@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +49,8 @@ type world struct {
 	t  *testing.T
 	st *store.Store
 	ml *ML
+
+	ahead atomic.Int64 // of the service's clock
 
 	mu        sync.Mutex // guards what follows
 	refuse    func(path string) (status int, body string)
@@ -91,7 +94,8 @@ func newWorldWith(t *testing.T, storage *bucket.Bucket) *world {
 		t.Fatal(err)
 	}
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if w.ml, err = New(Config{Storage: storage, Store: st, Base: server.URL, Trust: client.ServerTrust{CA: string(ca)}, Tenant: tenant, Key: key, Seal: sealer(t), Log: log}); err != nil {
+	if w.ml, err = New(Config{Storage: storage, Store: st, Base: server.URL, Trust: client.ServerTrust{CA: string(ca)}, Tenant: tenant, Key: key, Seal: sealer(t), Log: log,
+		Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }}); err != nil {
 		t.Fatal(err)
 	}
 	w.ml.again = 10 * time.Millisecond
