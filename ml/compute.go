@@ -268,7 +268,7 @@ func (k *call) removeCompute() (*arm.Answer, error) {
 			return k.accepted(&op.Value), nil
 		}
 	}
-	busy, err := k.jobsOn(&r)
+	busy, jobsAt, err := k.jobsOn(&r)
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +277,7 @@ func (k *call) removeCompute() (*arm.Answer, error) {
 		e.Hint = "sallyport ml job cancel -g " + k.ID.Group + " -w " + k.workspaceName() + " -n " + busy
 		return nil, e
 	}
-	served, err := k.servedOn(&r)
+	served, servedAt, err := k.servedOn(&r)
 	if err != nil {
 		return nil, err
 	}
@@ -291,19 +291,21 @@ func (k *call) removeCompute() (*arm.Answer, error) {
 		return nil, err
 	}
 	r.State, r.Operation = arm.Deleting, op.ID
-	if err := k.commit(store.Update(r, item.Revision), store.Create(op)); err != nil {
+	if err := k.commit(jobsAt, servedAt, store.Update(r, item.Revision), store.Create(op)); err != nil {
 		return nil, err
 	}
 	return k.accepted(&op), nil
 }
 
 // jobsOn names a job that runs on a compute and can still be reached, "" if
-// there is none.
-func (k *call) jobsOn(compute *store.Provided) (string, error) {
-	all, _, err := store.List[store.Provided](k.ctx, k.Store, store.ProvidedKey(k.workspace.Value.ID)+"/"+jobs+"/")
+// there is none; still guards that none was added since.
+func (k *call) jobsOn(compute *store.Provided) (name string, still store.Op, err error) {
+	below := store.ProvidedKey(k.workspace.Value.ID) + "/" + jobs + "/"
+	all, revision, err := store.List[store.Provided](k.ctx, k.Store, below)
 	if err != nil {
-		return "", err
+		return "", still, err
 	}
+	still = store.Quiet(below, revision)
 	for i := range all {
 		r := &all[i].Value
 		if r.Parent != k.workspace.Created || ended(r.State) || r.State == notResponding && r.Problem != nil {
@@ -311,13 +313,13 @@ func (k *call) jobsOn(compute *store.Provided) (string, error) {
 		}
 		p, err := readJob(r)
 		if err != nil {
-			return "", err
+			return "", still, err
 		}
 		if p.Job.Compute == compute.UID {
-			return p.Job.Name, nil
+			return p.Job.Name, still, nil
 		}
 	}
-	return "", nil
+	return "", still, nil
 }
 
 func pending(state string) error {

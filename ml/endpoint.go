@@ -412,12 +412,15 @@ func (k *call) withdraw(kind string, also ...store.Op) (*arm.Answer, error) {
 	return k.accepted(&op), nil
 }
 
-// servedOn names an endpoint on a compute, "" if there is none.
-func (k *call) servedOn(compute *store.Provided) (string, error) {
-	all, _, err := store.List[store.Provided](k.ctx, k.Store, store.ProvidedKey(k.workspace.Value.ID)+"/"+trust.Fold(endpoints)+"/")
+// servedOn names an endpoint on a compute, "" if there is none; still guards that
+// none was added since.
+func (k *call) servedOn(compute *store.Provided) (name string, still store.Op, err error) {
+	below := store.ProvidedKey(k.workspace.Value.ID) + "/" + trust.Fold(endpoints) + "/"
+	all, revision, err := store.List[store.Provided](k.ctx, k.Store, below)
 	if err != nil {
-		return "", err
+		return "", still, err
 	}
+	still = store.Quiet(below, revision)
 	for i := range all {
 		r := &all[i].Value
 		if r.Parent != k.workspace.Created || !strings.HasSuffix(r.Type, "/"+endpoints) {
@@ -425,13 +428,13 @@ func (k *call) servedOn(compute *store.Provided) (string, error) {
 		}
 		p, err := readEndpoint(r)
 		if err != nil {
-			return "", err
+			return "", still, err
 		}
 		if p.Endpoint.Compute == compute.UID {
-			return p.Endpoint.Name, nil
+			return p.Endpoint.Name, still, nil
 		}
 	}
-	return "", nil
+	return "", still, nil
 }
 
 func (p *endpointPrivate) scoring(base string) string {

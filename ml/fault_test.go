@@ -2,8 +2,11 @@ package ml
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -155,6 +158,132 @@ func TestARemovalIsNotForgotten(t *testing.T) {
 				return err == nil && len(left) == 0
 			})
 		})
+	}
+}
+
+// What is removed while its PUT is on its way to the cluster is not left there,
+// whichever of the two comes first.
+func TestALatePutIsForgotten(t *testing.T) {
+	job := workspace + "/jobs/j1"
+	for kind, c := range map[string]struct {
+		put    func(w *world)
+		remove string
+		left   func(w *world) int
+	}{
+		"computes": {func(w *world) { w.must(201, "PUT", workspace+"/computes/other", kubernetes("default")) },
+			workspace + "/computes/other?underlyingResourceAction=Detach", func(w *world) int { return len(w.computes) - 1 }},
+		"jobs":        {func(w *world) { w.must(201, "PUT", job, command()) }, job, func(w *world) int { return len(w.jobs) }},
+		"endpoints":   {func(w *world) { w.must(201, "PUT", fraud, kubernetesEndpoint()) }, fraud, func(w *world) int { return len(w.endpoints) }},
+		"deployments": {func(w *world) { w.must(201, "PUT", blue, kubernetesDeployment()) }, blue, func(w *world) int { return len(w.servers) }},
+		"deployments of an endpoint": {func(w *world) { w.must(201, "PUT", blue, kubernetesDeployment()) }, fraud,
+			func(w *world) int { return len(w.servers) + len(w.endpoints) }},
+	} {
+		for _, away := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s away=%v", kind, away), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t).scene()
+				at, _, _ := strings.Cut(kind, " ")
+				if at == "deployments" {
+					w.must(201, "PUT", fraud, kubernetesEndpoint())
+					w.becomes(fraud, "properties.provisioningState", arm.Succeeded)
+				}
+				sent, comes := make(chan struct{}), make(chan struct{})
+				arrive := sync.OnceFunc(func() { close(comes) })
+				t.Cleanup(arrive)
+				w.late.Store(&latePut{kind: at, sent: sync.OnceFunc(func() { close(sent) }), comes: comes})
+				c.put(w)
+				<-sent
+				w.end(w.must(202, "DELETE", c.remove, nil))
+				if away {
+					w.away(func(path string) (int, string) {
+						if strings.HasPrefix(path, "/"+at) {
+							return 503, status("no agent", "")
+						}
+						return 0, ""
+					})
+				}
+				arrive()
+				if away {
+					w.until("the removal is kept", func() bool { return removalsOf(w) == 1 })
+					w.away(nil)
+				}
+				w.until("nothing works on it", func() bool {
+					all, _, err := store.List[store.Operation](t.Context(), w.st, store.OperationPrefix)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return !slices.ContainsFunc(all, func(o store.Item[store.Operation]) bool { return !o.Value.Done() })
+				})
+				w.locked(func() bool {
+					if n := c.left(w); n != 0 {
+						t.Errorf("%d are left in the cluster", n)
+					}
+					return true
+				})
+				if n := removalsOf(w); n != 0 {
+					t.Errorf("%d removals are left", n)
+				}
+			})
+		}
+	}
+}
+
+func removalsOf(w *world) int {
+	w.t.Helper()
+	left, _, err := store.List[store.Provided](w.t.Context(), w.st, store.ProvidedKey(workspace)+"/"+removals+"/")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return len(left)
+}
+
+// A compute is not detached below what is put on it at the same moment.
+func TestNothingIsPutOnAComputeThatGoes(t *testing.T) {
+	w := newWorld(t).scene()
+	compute := workspace + "/computes/k8s"
+	begun := func() *call {
+		id, err := arm.ParseID(compute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source, err := store.Get[store.Source](t.Context(), w.st, store.ResourceKey(workspace))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &call{ML: w.ml, Call: &arm.Call{ID: id}, ctx: t.Context(), workspace: source}
+	}
+	// Detaching has looked, and then something is put on it.
+	detach := begun()
+	item, err := detach.find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, noJobs, err := detach.jobsOn(&item.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, noEndpoints, err := detach.servedOn(&item.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.must(201, "PUT", workspace+"/jobs/j", command())
+	if err := detach.commit(noJobs); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("detached below a job: %v", err)
+	}
+	w.must(201, "PUT", fraud, kubernetesEndpoint())
+	if err := detach.commit(noEndpoints); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("detached below an endpoint: %v", err)
+	}
+	// Something to put on it has looked, and then it is detached.
+	put := begun()
+	if _, err := put.workspaceCompute("x", compute); err != nil {
+		t.Fatal(err)
+	}
+	going := item.Value
+	going.State = arm.Deleting
+	w.put(going)
+	if err := put.commit(); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("put on a compute that goes: %v", err)
 	}
 }
 

@@ -247,6 +247,7 @@ func (k *call) workspaceCompute(parameter, compute string) (store.Provided, erro
 	}
 	switch r := &item.Value; r.State {
 	case arm.Succeeded:
+		k.rely(&item)
 		return *r, nil
 	case arm.Failed:
 		e := arm.Errorf(trust.Conflict, "ComputeNotAccessible", "The compute '%s' cannot be used.", id.Name())

@@ -96,8 +96,8 @@ func New(c Config) (*ML, error) {
 
 // Handlers are the operations that ml knows, for operation.New.
 func (m *ML) Handlers() map[string]operation.Handler {
-	return map[string]operation.Handler{opAttach: m.attach, opDetach: m.detach, opFollow: m.follow, opCancel: m.cancel, opRemove: m.removeJob, opTell: m.tell,
-		opEndpoint: m.provideEndpoint, opEndpointDelete: m.removeEndpoint, opDeployment: m.provideDeployment, opDeploymentDelete: m.removeDeployment}
+	return map[string]operation.Handler{opAttach: m.orForget("/computes/", m.attach), opDetach: m.detach, opFollow: m.orForget("/jobs/", m.follow), opCancel: m.cancel, opRemove: m.removeJob, opTell: m.tell,
+		opEndpoint: m.orForget("/endpoints/", m.provideEndpoint), opEndpointDelete: m.removeEndpoint, opDeployment: m.orForget("/deployments/", m.provideDeployment), opDeploymentDelete: m.removeDeployment}
 }
 
 // issuer of ml's own assertions. Nothing is served there: the public key is

@@ -288,13 +288,25 @@ func (k *call) commit(ops ...store.Op) error {
 
 // operation makes the operation of a request; its id is the request's.
 func (k *call) operation(kind string, target *store.Provided) (store.Operation, error) {
-	op, err := operation.NewRecord(kind, k.ID.Subscription, k.Location, target.ID, k.Caller.Object, input{UID: target.UID})
+	op, err := operation.NewRecord(kind, k.ID.Subscription, k.Location, target.ID, k.Caller.Object, inputOf(target))
 	op.ID, op.Started = k.RequestID, k.Now().UTC()
 	return op, err
 }
 
-// input says which creation of its target an operation is about.
-type input struct{ UID string }
+// input says which creation of its target an operation is about, and on which
+// cluster that is, which is to be known when the target is gone.
+type input struct {
+	UID     string
+	Cluster string `json:",omitempty"` // resource id
+}
+
+func inputOf(target *store.Provided) input {
+	var p struct{ Cluster string }
+	if json.Unmarshal(target.Private, &p) != nil {
+		p.Cluster = "" // whoever reads the target says so
+	}
+	return input{target.UID, p.Cluster}
+}
 
 func (k *call) links(op *store.Operation) arm.OperationLinks {
 	return arm.Links(k.Base, op.Subscription, Namespace, op.Location, op.ID, linkVersion)

@@ -106,7 +106,7 @@ func (m *ML) removal(t *target, p removalPrivate, caller string) ([]store.Op, er
 	if r.Private, err = json.Marshal(p); err != nil {
 		return nil, err
 	}
-	op, err := operation.NewRecord(opTell, id.Subscription, w.Location, r.ID, caller, input{UID: r.UID})
+	op, err := operation.NewRecord(opTell, id.Subscription, w.Location, r.ID, caller, inputOf(&r))
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +155,62 @@ func (m *ML) tell(ctx context.Context, op *store.Operation, progress func(string
 		progress(sentence(err))
 		pause(ctx, max(wait, m.again))
 	}
+}
+
+// orForget ends an operation that tells a cluster of a resource. One that went
+// meanwhile may have come to the cluster after its removal had: the cluster is
+// told once more. at is where the resource's kind is at the extension.
+func (m *ML) orForget(at string, handle operation.Handler) operation.Handler {
+	return func(ctx context.Context, op *store.Operation, progress func(string)) error {
+		err := handle(ctx, op, progress)
+		if err == nil || ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
+			return err
+		}
+		if lost := m.forgetGone(ctx, op, at); lost != nil {
+			return errors.Join(lost, err)
+		}
+		return err
+	}
+}
+
+// forgetGone has the cluster forget an operation's target, if that is gone or
+// going: now, or when the cluster can be told. Without its workspace nobody can
+// tell it anything.
+func (m *ML) forgetGone(ctx context.Context, op *store.Operation, at string) error {
+	var in input
+	if err := json.Unmarshal(op.Input, &in); err != nil {
+		return fmt.Errorf("read operation: %w", err)
+	}
+	w, err := store.Get[store.Source](ctx, m.Store, store.ResourceKey(workspaceOf(op.Target)))
+	if err != nil || in.Cluster == "" {
+		return orGone(err, nil)
+	}
+	r, err := store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(op.Target))
+	if err = orGone(err, nil); err != nil {
+		return err
+	}
+	if r.Value.UID == in.UID && r.Value.State != arm.Deleting {
+		return nil
+	}
+	p := removalPrivate{in.Cluster, at + in.UID}
+	why := m.forget(ctx, &w, p)
+	var e *trust.Error
+	if why == nil || errors.As(why, &e) && e.Code == codeNoCluster {
+		return nil
+	}
+	if ctx.Err() != nil || errors.Is(why, store.ErrUnavailable) {
+		return why
+	}
+	m.Log.WarnContext(ctx, "a cluster is to forget what went while it was told", "resource", op.Target, "error", why)
+	left, err := m.removal(&target{workspace: w, resource: store.Item[store.Provided]{Value: store.Provided{UID: in.UID, Parent: w.Created}}}, p, op.Caller)
+	if err != nil {
+		return err
+	}
+	_, err = m.Store.Commit(ctx, append(left, store.Guard(w.Value.Key(), w.Revision))...)
+	if errors.Is(err, store.ErrConflict) {
+		return fmt.Errorf("%w: %w", store.ErrUnavailable, err) // the workspace changed beside it: again
+	}
+	return err
 }
 
 // forget has the extension remove something; that it is gone is no error.

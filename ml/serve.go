@@ -203,9 +203,8 @@ func (m *ML) provideDeployment(ctx context.Context, op *store.Operation, progres
 		var s wire.DeploymentStatus
 		path := fmt.Sprintf("/deployments/%s?wait=%d&after=%s", p.Deployment.UID, longPoll, url.QueryEscape(version))
 		if err := e.call(ctx, http.MethodGet, path, nil, &s); err != nil {
-			told = !refusedAs(err, wire.DeploymentNotFound) // removed there: it is told again
-			if !told {
-				return false, nil
+			if told = !refusedAs(err, wire.DeploymentNotFound); !told { // it is told again, for some time
+				err = arm.Errorf(trust.Unavailable, wire.DeploymentNotFound, "The deployment '%s' was removed from the cluster '%s' by somebody there.", p.Deployment.Name, e.cluster)
 			}
 			return false, err
 		}

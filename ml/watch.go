@@ -185,7 +185,7 @@ func (m *ML) takeUp(ctx context.Context, kind string, w *store.Item[store.Source
 	if err != nil {
 		return err
 	}
-	op, err := operation.NewRecord(kind, id.Subscription, w.Value.Location, r.ID, r.Stamp.LastModifiedBy, input{UID: r.UID})
+	op, err := operation.NewRecord(kind, id.Subscription, w.Value.Location, r.ID, r.Stamp.LastModifiedBy, inputOf(&r))
 	if err != nil {
 		return err
 	}

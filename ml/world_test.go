@@ -51,6 +51,7 @@ type world struct {
 	ml *ML
 
 	ahead atomic.Int64 // of the service's clock
+	late  atomic.Pointer[latePut]
 
 	mu        sync.Mutex // guards what follows
 	refuse    func(path string) (status int, body string)
@@ -72,6 +73,14 @@ type world struct {
 
 	registries []wire.Registry // as told last
 	answers    map[string]wire.Answer
+}
+
+// latePut are PUTs of a kind that were sent, and come to the extension when a
+// channel is closed.
+type latePut struct {
+	kind  string
+	sent  func()
+	comes chan struct{}
 }
 
 func newWorld(t *testing.T) *world { return newWorldWith(t, nil) }
@@ -229,6 +238,10 @@ func (w *world) tokenFor(audience string) string {
 }
 
 func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) {
+	if late := w.late.Load(); late != nil && r.Method == http.MethodPut && strings.HasPrefix(path, "/"+late.kind+"/") && strings.Count(path, "/") == 2 {
+		late.sent()
+		<-late.comes
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.refuse != nil {
