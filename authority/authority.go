@@ -122,10 +122,20 @@ func New(c Config) (*Authority, error) {
 func (a *Authority) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	condemned := make(chan struct{}, 1)
+	defer a.conf.Directory.Subscribe(func() {
+		if a.conf.Directory.condemned() {
+			select {
+			case condemned <- struct{}{}:
+			default:
+			}
+		}
+	})()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-condemned:
 		case <-timer.C:
 		}
 		next := keyCheck
@@ -140,6 +150,9 @@ func (a *Authority) Run(ctx context.Context) error {
 }
 
 func (a *Authority) tend(ctx context.Context) error {
+	if err := a.destroyRevoked(ctx); err != nil {
+		return err
+	}
 	if err := a.rotate(ctx); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ import (
 const staleAfter = 4 * time.Second
 
 // prefixes are what the Directory follows.
-var prefixes = []string{store.SigningKeyPrefix, store.IdentityPrefix, store.FederatedPrefix, store.SecretPrefix, store.CertificatePrefix, store.UserPrefix, store.SessionPrefix}
+var prefixes = []string{store.SigningKeyPrefix, store.RevokedKeyPrefix, store.IdentityPrefix, store.FederatedPrefix, store.SecretPrefix, store.CertificatePrefix, store.UserPrefix, store.SessionPrefix}
 
 // DirectoryConfig is what NewDirectory needs.
 type DirectoryConfig struct {
@@ -47,6 +47,7 @@ type Directory struct {
 
 	mu          sync.RWMutex // guards what follows
 	keys        map[string]store.SigningKey
+	revoked     map[string]bool           // ids of signing keys
 	identities  map[string]store.Identity // by folded client id
 	credentials map[string]int64          // credential names, see credentialName; the revision they were seen at
 	byKey       map[string]string         // store key of a credential → its name
@@ -70,7 +71,7 @@ func NewDirectory(c DirectoryConfig) *Directory {
 		c.Clock = time.Now
 	}
 	return &Directory{
-		conf: c, keys: map[string]store.SigningKey{}, identities: map[string]store.Identity{}, credentials: map[string]int64{},
+		conf: c, keys: map[string]store.SigningKey{}, revoked: map[string]bool{}, identities: map[string]store.Identity{}, credentials: map[string]int64{},
 		byKey: map[string]string{}, sessions: map[string]store.Session{}, users: map[string]store.User{}, revision: map[string]int64{}, fresh: map[string]time.Time{}, moved: make(chan struct{}), subscribers: map[int]func(){},
 	}
 }
@@ -146,7 +147,7 @@ func (d *Directory) apply(prefix string, b store.Batch) error {
 	d.mu.Unlock()
 	if slices.ContainsFunc(b.Events, func(e store.Event) bool {
 		// A session changes with each refresh, which takes nothing away.
-		return prefix == store.SigningKeyPrefix || e.Prev != nil && prefix != store.SessionPrefix || e.Type == store.EventDelete
+		return prefix == store.SigningKeyPrefix || prefix == store.RevokedKeyPrefix || e.Prev != nil && prefix != store.SessionPrefix || e.Type == store.EventDelete
 	}) {
 		d.notify()
 	}
@@ -160,6 +161,10 @@ func (d *Directory) known(prefix string) []string {
 	case store.SigningKeyPrefix:
 		for _, k := range d.keys {
 			keys = append(keys, k.Key())
+		}
+	case store.RevokedKeyPrefix:
+		for kid := range d.revoked {
+			keys = append(keys, store.RevokedKey{KeyID: kid}.Key())
 		}
 	case store.IdentityPrefix:
 		for _, i := range d.identities {
@@ -187,6 +192,9 @@ func (d *Directory) put(prefix, key string, value []byte, revision, created int6
 			return err
 		}
 		d.keys[k.KeyID] = k
+		return nil
+	case store.RevokedKeyPrefix:
+		d.revoked[strings.TrimPrefix(key, prefix)] = true
 		return nil
 	case store.IdentityPrefix:
 		i, err := store.Decode[store.Identity](value)
@@ -238,6 +246,8 @@ func (d *Directory) remove(prefix, key string) {
 	switch prefix {
 	case store.SigningKeyPrefix:
 		delete(d.keys, strings.TrimPrefix(key, prefix))
+	case store.RevokedKeyPrefix:
+		delete(d.revoked, strings.TrimPrefix(key, prefix))
 	case store.IdentityPrefix:
 		delete(d.identities, strings.TrimPrefix(key, prefix))
 	case store.UserPrefix:
@@ -337,7 +347,7 @@ func (d *Directory) published() ([]store.SigningKey, error) {
 	now := d.conf.Now()
 	var records []store.SigningKey
 	for _, k := range d.keys {
-		if k.Published(now) {
+		if k.Published(now) && !d.revoked[k.KeyID] {
 			records = append(records, k)
 		}
 	}
@@ -348,6 +358,18 @@ func (d *Directory) published() ([]store.SigningKey, error) {
 		return strings.Compare(a.KeyID, b.KeyID)
 	})
 	return records, nil
+}
+
+// condemned says whether a key is revoked whose private part still exists.
+func (d *Directory) condemned() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for kid := range d.revoked {
+		if k, known := d.keys[kid]; known && len(k.Sealed) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Stands refuses a caller of this issuer whose identity, or the credential that

@@ -73,9 +73,7 @@ func TestKeySetAndItsCaching(t *testing.T) {
 	if again := w.get(path, http.Header{"If-None-Match": {etag}}); again.Code != http.StatusNotModified || again.Body.Len() != 0 {
 		t.Errorf("same ETag: %d", again.Code)
 	}
-	if err := w.RevokeKey(t.Context(), set.Keys[0].KeyID); err != nil {
-		t.Fatal(err)
-	}
+	w.revoke(set.Keys[0].KeyID)
 	w.settle()
 	if after := w.get(path, http.Header{"If-None-Match": {etag}}); after.Code != http.StatusOK || strings.Contains(after.Body.String(), set.Keys[0].KeyID) {
 		t.Errorf("after the revocation: %d %s", after.Code, after.Body)

@@ -38,13 +38,13 @@ type KeyInfo struct {
 
 // Keys lists the signing keys, revoked ones included until they are forgotten.
 func (a *Authority) Keys(ctx context.Context) ([]KeyInfo, error) {
-	items, _, err := store.List[store.SigningKey](ctx, a.conf.Store, store.SigningKeyPrefix)
+	keys, err := store.SigningKeys(ctx, a.conf.Store)
 	if err != nil {
-		return nil, fmt.Errorf("list signing keys: %w", err)
+		return nil, err
 	}
-	infos := make([]KeyInfo, 0, len(items))
-	for _, i := range items {
-		k := i.Value
+	infos := make([]KeyInfo, 0, len(keys))
+	for i := range keys {
+		k := &keys[i]
 		infos = append(infos, KeyInfo{KeyID: k.KeyID, Algorithm: k.Algorithm, Created: k.Created, NotBefore: k.NotBefore, RetireAfter: k.RetireAfter, GoneFrom: k.GoneFrom, Revoked: k.Revoked})
 	}
 	return infos, nil
@@ -138,31 +138,27 @@ func generate(algorithm string) (crypto.Signer, error) {
 // version binds the sealed key to the creation of its record.
 func version(k *store.SigningKey) uint64 { return uint64(k.Created.Unix()) }
 
-// RevokeKey withdraws a signing key at once: verifiers refuse everything it has
-// signed, and its private part is destroyed. If no other key signs now, one is
-// made in its place.
-func (a *Authority) RevokeKey(ctx context.Context, kid string) error {
-	if len(kid) != 43 { // base64url of SHA-256
-		return trust.Errorf(trust.NotFound, "there is no signing key %.80q", kid)
-	}
-	item, err := store.Get[store.SigningKey](ctx, a.conf.Store, store.SigningKey{KeyID: kid}.Key())
+// destroyRevoked destroys the private parts of the keys that are revoked. Nobody
+// believes what they sign since the revocation was stored.
+func (a *Authority) destroyRevoked(ctx context.Context) error {
+	revoked, _, err := store.List[store.RevokedKey](ctx, a.conf.Store, store.RevokedKeyPrefix)
 	if err != nil {
-		return fmt.Errorf("revoke signing key: %w", err)
+		return fmt.Errorf("list revoked signing keys: %w", err)
 	}
-	k := item.Value
-	k.Revoked, k.Sealed = true, nil
-	revision, err := a.conf.Store.Commit(ctx, store.Update(k, item.Revision))
-	if err != nil {
-		return fmt.Errorf("revoke signing key: %w", err)
-	}
-	a.conf.Log.Warn("signing key revoked", "kid", kid)
-	if err := a.promote(ctx); err != nil {
-		return fmt.Errorf("the key is revoked, but no other could be made: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, catchUp)
-	defer cancel()
-	if err := a.conf.Directory.wait(ctx, store.SigningKeyPrefix, revision); err != nil {
-		return fmt.Errorf("the key is revoked; this server has not noticed yet: %w", err)
+	for _, r := range revoked {
+		item, err := store.Find[store.SigningKey](ctx, a.conf.Store, store.SigningKey{KeyID: r.Value.KeyID}.Key())
+		if err != nil {
+			return fmt.Errorf("destroy revoked signing key: %w", err)
+		}
+		k := item.Value
+		if item.Revision == 0 || k.Revoked && len(k.Sealed) == 0 {
+			continue
+		}
+		k.Revoked, k.Sealed = true, nil
+		if _, err := a.conf.Store.Commit(ctx, store.Update(k, item.Revision)); err != nil && !errors.Is(err, store.ErrConflict) { // another server does it too
+			return fmt.Errorf("destroy revoked signing key: %w", err)
+		}
+		a.conf.Log.Warn("signing key revoked", "kid", k.KeyID)
 	}
 	return nil
 }

@@ -124,7 +124,7 @@ func (w *world) run(f func(context.Context) error) {
 
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -132,7 +132,7 @@ func (w *world) eventually(what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			w.t.Fatalf("not so after 10 s: %s", what)
+			w.t.Fatalf("not so after a minute: %s", what)
 		}
 	}
 }

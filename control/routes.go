@@ -84,6 +84,7 @@ func (c *Control) table() []*route {
 		c.poolRoutes(),
 		c.clusterRoutes(),
 		c.userRoutes(),
+		c.signingKeyRoutes(),
 		c.groupSourceRoutes(),
 		c.federatedRoutes(),
 		c.secretRoutes(),

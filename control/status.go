@@ -296,29 +296,18 @@ func (k *call) sharedCertificates(p *statusProperties) error {
 
 // signingKeys are the authority's.
 func (k *call) signingKeys(p *statusProperties) error {
-	keys, _, err := store.List[store.SigningKey](k.ctx, k.Store, store.SigningKeyPrefix)
+	keys, err := store.SigningKeys(k.ctx, k.Store)
 	if err != nil {
 		return err
 	}
 	now := k.Now()
 	var last time.Time
-	for _, key := range keys {
-		v := key.Value
-		b := signingKeyBody{KeyID: v.KeyID, Expires: arm.Time(v.RetireAfter)}
-		switch {
-		case v.Revoked:
-			b.State = "Revoked"
-		case now.Before(v.NotBefore):
-			b.State = "Next"
-		case now.Before(v.RetireAfter):
-			b.State = "Signing"
-		default:
-			b.State = "Retired"
-		}
+	for i := range keys {
+		v := &keys[i]
 		if !v.Revoked && v.RetireAfter.After(last) {
 			last = v.RetireAfter
 		}
-		p.SigningKeys = append(p.SigningKeys, b)
+		p.SigningKeys = append(p.SigningKeys, signingKeyBody{KeyID: v.KeyID, State: signingKeyState(v, now), Expires: arm.Time(v.RetireAfter)})
 	}
 	if left := last.Sub(now); left < 12*time.Hour {
 		p.warn("SigningKeyNotRotated", "No signing key lasts another 12 hours: without a new one no tokens can be had.", "start a server that plays authority, or look at its log")

@@ -221,17 +221,12 @@ func TestRolesApart(t *testing.T) {
 	})
 	t.Run("signing key revoked", func(t *testing.T) {
 		way{name: "signing key revoked", bound: inTouch, take: func(ctx context.Context, _ *world, _ *victim) error {
-			keys, _, err := store.List[store.SigningKey](ctx, a.root, store.SigningKeyPrefix)
+			kids, err := a.CLI(ctx, "identity", "signing-key", "list", "--query", "[?state=='Signing'].name", "-o", "tsv")
 			if err != nil {
 				return err
 			}
-			for _, k := range keys {
-				k.Value.Revoked, k.Value.Sealed = true, nil
-				if _, err := a.root.Commit(ctx, store.Update(k.Value, k.Revision)); err != nil {
-					return err
-				}
-			}
-			return nil
+			_, err = a.CLI(ctx, "identity", "signing-key", "revoke", "--kid", strings.TrimSpace(kids), "--yes", "-o", "none")
+			return err
 		}}.run(t, a.world)
 	})
 }

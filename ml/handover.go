@@ -49,13 +49,13 @@ func (m *ML) handOvers(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// followKeys marks every change of the authority's keys.
-func (m *ML) followKeys(ctx context.Context, marks *marks) error {
+// followKeys marks every change of the authority's keys, or of which are revoked.
+func (m *ML) followKeys(ctx context.Context, prefix string, marks *marks) error {
 	mark := func() error {
 		marks.keysChanged()
 		return nil
 	}
-	return store.Follow(ctx, m.Store, store.SigningKeyPrefix,
+	return store.Follow(ctx, m.Store, prefix,
 		func([]store.KV, int64) error { return mark() }, func(store.Batch) error { return mark() })
 }
 
@@ -179,7 +179,7 @@ func (e *extension) handOver(ctx context.Context, force bool) (bool, error) {
 
 // keys is the authority's key set (RFC 7517), as it publishes it.
 func (m *ML) keys(ctx context.Context) (json.RawMessage, error) {
-	all, _, err := store.List[store.SigningKey](ctx, m.Store, store.SigningKeyPrefix)
+	all, err := store.SigningKeys(ctx, m.Store)
 	if err != nil {
 		return nil, err
 	}
@@ -187,8 +187,8 @@ func (m *ML) keys(ctx context.Context) (json.RawMessage, error) {
 		Keys []json.RawMessage `json:"keys"`
 	}{[]json.RawMessage{}}
 	for i := range all {
-		if k := &all[i].Value; k.Published(now) {
-			set.Keys = append(set.Keys, k.Public)
+		if all[i].Published(now) {
+			set.Keys = append(set.Keys, all[i].Public)
 		}
 	}
 	return json.Marshal(set)

@@ -27,13 +27,17 @@ func (m *ML) Run(ctx context.Context) error {
 	if m.Storage != nil {
 		wg.Go(func() { m.sweeping(ctx) })
 	}
-	var keysLost, modelsLost error
+	var keysLost, revokedLost, modelsLost error
 	wg.Go(func() {
 		modelsLost = m.serveModels(ctx)
 		cancel()
 	})
 	wg.Go(func() {
-		keysLost = m.followKeys(ctx, marks)
+		keysLost = m.followKeys(ctx, store.SigningKeyPrefix, marks)
+		cancel()
+	})
+	wg.Go(func() {
+		revokedLost = m.followKeys(ctx, store.RevokedKeyPrefix, marks)
 		cancel()
 	})
 	wg.Go(func() {
@@ -57,7 +61,7 @@ func (m *ML) Run(ctx context.Context) error {
 		})
 	cancel()
 	wg.Wait()
-	for _, e := range []error{keysLost, modelsLost, err} {
+	for _, e := range []error{keysLost, revokedLost, modelsLost, err} {
 		if e != nil && !errors.Is(e, context.Canceled) {
 			return e
 		}

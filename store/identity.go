@@ -1,7 +1,9 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/sallyport/sallyport/trust"
@@ -9,8 +11,8 @@ import (
 
 // Prefixes of what the authority reads and writes. Control writes identities,
 // what they can be had for (federated credentials, hashes of secrets,
-// certificates) and the shared keys; the authority alone writes its signing keys
-// and which assertions were used.
+// certificates), the shared keys and which signing keys are revoked; the authority
+// alone writes its signing keys and which assertions were used.
 const (
 	IdentityPrefix    = "/identities/"
 	FederatedPrefix   = "/federated/"
@@ -20,6 +22,7 @@ const (
 	KeyPrefix         = "/keys/"
 	SigningKeyPrefix  = KeyPrefix + "tokens/"
 	SharedKeyPrefix   = KeyPrefix + "shared/"
+	RevokedKeyPrefix  = KeyPrefix + "revoked/"
 )
 
 // Identity is a principal of the built-in authority, by client id.
@@ -96,6 +99,39 @@ func (r SigningKey) Key() string { return SigningKeyPrefix + r.KeyID }
 // Published tells whether the key is in the key set now: tokens signed with
 // another are refused.
 func (r SigningKey) Published(now time.Time) bool { return !r.Revoked && now.Before(r.GoneFrom) }
+
+// RevokedKey takes a signing key out of the key set, whatever its own record says.
+// It stays: a key that is restored from somewhere is still not believed.
+type RevokedKey struct {
+	KeyID string
+	Stamp Stamp
+}
+
+// Key places the revocation of a signing key.
+func (r RevokedKey) Key() string { return RevokedKeyPrefix + r.KeyID }
+
+// SigningKeys lists all signing keys by id, those revoked marked so whether or not
+// the authority has carried it out.
+func SigningKeys(ctx context.Context, s *Store) ([]SigningKey, error) {
+	keys, _, err := List[SigningKey](ctx, s, SigningKeyPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("list signing keys: %w", err)
+	}
+	revoked, _, err := List[RevokedKey](ctx, s, RevokedKeyPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("list revoked signing keys: %w", err)
+	}
+	gone := map[string]bool{}
+	for _, r := range revoked {
+		gone[r.Value.KeyID] = true
+	}
+	all := make([]SigningKey, 0, len(keys))
+	for _, k := range keys {
+		k.Value.Revoked = k.Value.Revoked || gone[k.Value.KeyID]
+		all = append(all, k.Value)
+	}
+	return all, nil
+}
 
 // SealedKey is any other private key the servers share, by name: CAs and the
 // key that signs mandates.

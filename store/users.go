@@ -51,6 +51,7 @@ var permissions = map[ServerRole][]Permission{
 		{ServerPrefix, true}, {AuthorityServerPrefix, false}, {GatewayServerPrefix, false},
 		{CertificateRequestPrefix, false}, {GatewayCertificatePrefix, true},
 		{SigningKeyPrefix, false}, // to verify tokens
+		{RevokedKeyPrefix, true},
 		{CertificatePrefix, true},
 		{UserPrefix, true}, {PasswordPrefix, true}, {GroupPrefix, true},
 		{SessionPrefix, false}, // whose end ends tokens
@@ -61,7 +62,7 @@ var permissions = map[ServerRole][]Permission{
 		{IdentityPrefix, false}, {FederatedPrefix, false}, {SharedKeyPrefix, false},
 		{SecretPrefix, false}, {CertificatePrefix, false},
 		{UserPrefix, false}, {PasswordPrefix, false},
-		{SigningKeyPrefix, true}, {AssertionPrefix, true}, {SessionPrefix, true}, {CodePrefix, true}, {DevicePrefix, true},
+		{SigningKeyPrefix, true}, {RevokedKeyPrefix, false}, {AssertionPrefix, true}, {SessionPrefix, true}, {CodePrefix, true}, {DevicePrefix, true},
 		{AuthorityServerPrefix, true},
 	},
 	RoleGateway: {
@@ -69,7 +70,7 @@ var permissions = map[ServerRole][]Permission{
 		{armPrefix, false}, {RolePrefix, false},
 		{IdentityPrefix, false}, {FederatedPrefix, false}, {SecretPrefix, false}, {CertificatePrefix, false},
 		{UserPrefix, false}, {SessionPrefix, false}, // whose removal ends tokens
-		{SigningKeyPrefix, false}, {SharedKeyPrefix, false}, // sealed; their public parts are needed
+		{SigningKeyPrefix, false}, {RevokedKeyPrefix, false}, {SharedKeyPrefix, false}, // sealed; their public parts are needed
 		{GatewayPrefix, true}, {TunnelPrefix, true},
 		{GatewayServerPrefix, true},
 		{CertificateRequestPrefix, true}, {GatewayCertificatePrefix, false},

@@ -21,6 +21,7 @@ func (a *app) identity() *cobra.Command {
 		a.noun("federated-credential", "Manage which outside tokens an identity can be had for.",
 			a.federatedCreate(), a.federatedList(), a.federatedDelete()),
 		a.noun("secret", "Manage an identity's client secrets.", a.secretCreate(), a.secretList(), a.secretDelete()),
+		a.noun("signing-key", "See and revoke the keys that sign the tokens of all identities.", a.signingKeyList(), a.signingKeyRevoke()),
 		a.noun("certificate", "Manage certificates whose keys sign for an identity.", a.certificateCreate(), a.certificateList(), a.certificateShow(), a.certificateDelete()))
 }
 
