@@ -1,11 +1,13 @@
 # Sallyport. `make` or `make help` lists the targets.
 SHELL    := /bin/bash
 GOTEST   := go run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails --hide-summary=output --
-# The race detector needs a C compiler.
+# The race detector needs a C compiler. All else is compiled without, as what the
+# tests build is, once.
 RACE     := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
+RACETEST := $(if $(RACE),CGO_ENABLED=1 $(GOTEST) -race,$(GOTEST))
 # For one platform $$p, such as linux/arm64.
 BUILD     = CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p\#*/} go build -trimpath -o bin/$${p/\//-}/
-export CGO_ENABLED ?= $(if $(RACE),1,0)
+export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
 
@@ -28,10 +30,10 @@ endif
 test: ## unit tests, and tests on a real API server (on real nodes too, as root with containerd)
 	@gofmt -l $$(git ls-files '*.go') | (! grep .) || { echo 'run gofmt -w on these files'; exit 1; }
 	go vet ./...
-	$(GOTEST) $(RACE) -timeout 40m ./...
+	$(RACETEST) -timeout 40m ./...
 	$(if $(RACE),$(GOTEST) -run Allocations ./agent/proxy ./gateway ./tunnel ./mlext/router) # which the race detector would count, too
 	cd parity && $(GOTEST) -timeout 20m ./...
-	cd installer && go vet ./... && $(GOTEST) $(RACE) -timeout 20m ./...
+	cd installer && go vet ./... && $(RACETEST) -timeout 20m ./...
 	cd bench && go vet ./...
 	@$(MAKE) --no-print-directory test-azure
 

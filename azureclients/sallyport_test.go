@@ -16,7 +16,7 @@ import (
 var commandLine = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(the.dir, "bin", "sallyport")
 	build := exec.Command("go", "build", "-o", path, "./cmd/sallyport")
-	build.Dir = ".."
+	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build sallyport: %w\n%s", err, out)
 	}

@@ -66,7 +66,7 @@ type server struct {
 func start(dir string) (*server, error) {
 	binary := filepath.Join(dir, "sallyportd")
 	build := exec.Command("go", "build", "-o", binary, "./cmd/sallyportd")
-	build.Dir = ".."
+	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build sallyportd: %w\n%s", err, out)
 	}

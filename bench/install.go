@@ -129,7 +129,7 @@ func (w *world) startSallyport(ctx context.Context) (contender, error) {
 }
 
 func (w *world) buildPrograms(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", w.install.path("bin")+string(filepath.Separator),
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", w.install.path("bin")+string(filepath.Separator),
 		"./cmd/sallyport", "./cmd/sallyportd", "./cmd/sallyport-agent")
 	cmd.Dir = w.o.source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -60,7 +60,9 @@ func (s *server) launch() (err error) {
 		return err
 	}
 	binary := filepath.Join(s.dir, "sallyportd")
-	if out, err := exec.Command("go", "build", "-o", binary, "../sallyportd").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", binary, "../sallyportd")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build sallyportd: %w\n%s", err, out)
 	}
 	// The URL is part of every token, so the port must be known before the

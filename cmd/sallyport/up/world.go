@@ -45,7 +45,7 @@ func (w *world) program(name string) string { return w.path("bin", name) }
 
 // buildPrograms builds our binaries from source.
 func (w *world) buildPrograms(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", w.path("bin")+string(filepath.Separator),
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", w.path("bin")+string(filepath.Separator),
 		"./cmd/sallyport", "./cmd/sallyportd", "./cmd/sallyport-agent")
 	cmd.Dir = w.source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
