@@ -16,8 +16,10 @@ type coordinator struct {
 	mu     sync.Mutex // guards what follows
 	epoch  int64
 	ledger *ledger
-	links  map[string]*link // by router
-	loads  map[string]map[string]sample
+	table  *table
+	links  map[string]*link      // by router
+	loads  map[string]*heardLoad // by deployment
+	own    *mailbox              // of the link to its own router; nil: there is none
 }
 
 // link is the way to one router, from when it is dialled until it breaks.
@@ -28,17 +30,8 @@ type link struct {
 	said   []message // until it has joined
 }
 
-// sample is what a router said of a deployment's load.
-type sample struct {
-	busy, queued float64
-	at           time.Time
-}
-
-// sampleLife is how long a router's word on its load counts.
-const sampleLife = 3 * time.Second
-
 func newCoordinator(epoch int64, now func() time.Time) *coordinator {
-	return &coordinator{now: now, epoch: epoch, ledger: newLedger(), links: map[string]*link{}, loads: map[string]map[string]sample{}}
+	return &coordinator{now: now, epoch: epoch, ledger: newLedger(), table: &table{}, links: map[string]*link{}, loads: map[string]*heardLoad{}}
 }
 
 // connect begins a link, in place of any to the same router.
@@ -76,7 +69,7 @@ func (c *coordinator) hear(l *link, m message) {
 	case c.links[l.router] != l:
 	case m.Kind == load:
 		if m.Deployment != "" {
-			c.note(l.router, m)
+			c.load(m.Deployment).note(l.router, m.Busy, m.Queued, c.now())
 		}
 	case m.Kind == joined:
 		said := l.said
@@ -92,13 +85,14 @@ func (c *coordinator) hear(l *link, m message) {
 	}
 }
 
-func (c *coordinator) note(router string, m message) {
-	by := c.loads[m.Deployment]
-	if by == nil {
-		by = map[string]sample{}
-		c.loads[m.Deployment] = by
+// load is what was heard of a deployment's. Callers hold mu.
+func (c *coordinator) load(uid string) *heardLoad {
+	h := c.loads[uid]
+	if h == nil {
+		h = &heardLoad{since: c.now(), by: map[string]*routerLoad{}}
+		c.loads[uid] = h
 	}
-	by[router] = sample{m.Busy, m.Queued, c.now()}
+	return h
 }
 
 // post sends orders. Callers hold mu.
@@ -121,9 +115,16 @@ func (c *coordinator) update(t *table) {
 		}
 		c.post(c.ledger.set(uid, d.concurrent, ids))
 	}
-	c.ledger.drop(func(uid string) bool { return t.deployments[uid] != nil })
+	c.table = t
+	c.forget()
+}
+
+// forget lets go of deployments that are gone, as far as nothing of them is held.
+// Callers hold mu.
+func (c *coordinator) forget() {
+	c.ledger.drop(func(uid string) bool { return c.table.deployments[uid] != nil })
 	for uid := range c.loads {
-		if t.deployments[uid] == nil {
+		if c.table.deployments[uid] == nil {
 			delete(c.loads, uid)
 		}
 	}
@@ -145,10 +146,11 @@ func (c *coordinator) settle() {
 	c.post(orders)
 }
 
-// beat tells every router that the coordinator is there.
+// beat tells every router that the coordinator is there, and forgets what it may.
 func (c *coordinator) beat() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.forget()
 	if !c.ledger.settled {
 		return
 	}
@@ -171,16 +173,12 @@ func (c *coordinator) missing(routers []string) (names []string) {
 	return names
 }
 
-// demand is what all routers say of a deployment.
+// demand is how many requests of a deployment were busy and queued, at all
+// routers, on average since it was last asked.
 func (c *coordinator) demand(uid string) (busy, queued float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.loads[uid] {
-		if c.now().Sub(s.at) <= sampleLife {
-			busy, queued = busy+s.busy, queued+s.queued
-		}
-	}
-	return busy, queued
+	return c.load(uid).average(c.now())
 }
 
 // outranked is told that routers follow a newer coordinator. The holder of the
@@ -203,12 +201,28 @@ func (c *coordinator) current() int64 {
 	return c.epoch
 }
 
+// seated says by which mailbox its own router sits here, and gives the epoch.
+func (c *coordinator) seated(own *mailbox) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own = own
+	return c.epoch
+}
+
+// vacates ends with a coordinator that was outranked, for its own router.
+func (c *coordinator) vacates(s *seat, newer int64) {
+	c.mu.Lock()
+	own := c.own
+	c.mu.Unlock()
+	s.vacate(own, newer)
+}
+
 // local is the link of a router to itself, until ctx ends or another coordinator
 // has taken it over (then it gives true).
 func (r *Router) local(ctx context.Context, c *coordinator) (taken bool) {
 	l, up := c.connect(r.Name), newMailbox()
 	defer c.disconnect(l)
-	if r.seat.attach(c.current(), up, r.Name) != 0 {
+	if r.seat.attach(c.seated(up), up) != 0 {
 		return true
 	}
 	defer r.seat.detach(up)
@@ -244,6 +258,7 @@ func (r *Router) report(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		r.forget()
 		now := r.Now()
 		for _, p := range r.seat.each() {
 			p.tick(now)

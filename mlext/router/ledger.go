@@ -86,7 +86,7 @@ func (l *ledger) set(deployment string, capacity int, ready []string) []order {
 }
 
 // drop forgets deployments that are not there any more, when nothing of them is
-// held.
+// held and nobody waits: who waits may have seen a deployment sooner.
 func (l *ledger) drop(there func(deployment string) bool) {
 	for id, s := range l.deployments {
 		if there(id) {
@@ -97,7 +97,7 @@ func (l *ledger) drop(there func(deployment string) bool) {
 				delete(s.replicas, r)
 			}
 		}
-		if len(s.replicas) == 0 {
+		if len(s.replicas)+len(s.waiting) == 0 {
 			delete(l.deployments, id)
 		}
 	}

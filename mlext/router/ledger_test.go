@@ -321,3 +321,24 @@ func TestNobodyGivesBackWhatItDoesNotHave(t *testing.T) {
 		t.Error("what a held, when its process was gone, was not given to c")
 	}
 }
+
+// A router may see a deployment sooner than the coordinator does: what it waits
+// for is not forgotten, and what is gone is.
+func TestWhoWaitsForAnUnknownDeploymentIsKept(t *testing.T) {
+	l := newLedger()
+	l.settle()
+	none := func(string) bool { return false }
+	l.want("a", "d", 1)
+	l.drop(none)
+	if got := l.set("d", 1, []string{"p"}); len(got) != 1 || got[0].Kind != grant || got[0].to != "a" {
+		t.Fatalf("%+v", got)
+	}
+	l.drop(none)
+	if l.deployments["d"] == nil {
+		t.Error("a held slot was forgotten")
+	}
+	l.back("a", "d", "p", 1)
+	if l.drop(none); len(l.deployments) != 0 {
+		t.Errorf("left: %+v", l.deployments)
+	}
+}

@@ -150,7 +150,7 @@ func (r *Router) linkTo(ctx context.Context, c *coordinator, name string, p peer
 	return true, carry(ctx, conn, l.down, func(m message) error {
 		if m.Kind == stale {
 			if !c.outranked(m.Epoch, r.leads.Load()) {
-				r.seat.vacate(c.current())
+				c.vacates(&r.seat, m.Epoch)
 			}
 			return errStale
 		}
@@ -201,7 +201,7 @@ func (r *Router) follow(ctx context.Context, conn net.Conn) error {
 		case m.Kind != hello:
 			return errors.New("no greeting")
 		default:
-			if newer := r.seat.attach(m.Epoch, up, r.Name); newer != 0 {
+			if newer := r.seat.attach(m.Epoch, up); newer != 0 {
 				up.put(message{Kind: stale, Epoch: newer})
 				return nil // it hangs up, or is silent for too long
 			}

@@ -76,6 +76,13 @@ func (p *process) kill() {
 	p.wg.Wait()
 }
 
+// follows tells whether it has a coordinator.
+func (p *process) follows() bool {
+	p.seat.mu.RLock()
+	defer p.seat.mu.RUnlock()
+	return p.seat.to != nil
+}
+
 func urls(all []*process) (at []string) {
 	for _, p := range all {
 		at = append(at, p.server.URL)
@@ -150,7 +157,7 @@ func TestTheDeathOfACoordinatorLosesOnlyWhatItCarried(t *testing.T) {
 		// its connections, so that slots that it held are free for the next.
 		cancel()
 		all[0].kill()
-		w.eventually("others see that it is gone", func() bool { return !all[1].seat.serving() && !all[2].seat.serving() })
+		w.eventually("others see that it is gone", func() bool { return !all[1].follows() && !all[2].follows() })
 		rest := map[string]string{}
 		for _, p := range all[1:] {
 			text, err := json.Marshal(p.roster.known[p.Name])
@@ -181,6 +188,69 @@ func TestTheDeathOfACoordinatorLosesOnlyWhatItCarried(t *testing.T) {
 		t.Error("router-1 left the newer coordinator")
 	}
 	burden(t, urls(all[1:]), 4, 10, nil)
+}
+
+// One that was outranked while it led went above the other; outranked again when
+// it leads no more, it ends, at its own router too.
+func TestACoordinatorThatWasRaisedEndsWhenItIsOutranked(t *testing.T) {
+	w := newWorld(t)
+	all := w.processes(2)
+	heard := func(newer int64) { // that there is a newer one, though it is not here
+		s := &all[1].seat
+		s.mu.RLock()
+		to := s.to
+		s.mu.RUnlock()
+		s.vacate(to, newer)
+	}
+	all[0].leads.Store(true)
+	heard(4)
+	w.eventually("the leader goes above it", func() bool { return all[1].follows() && all[1].seat.newest() == 5 })
+	all[0].leads.Store(false)
+	heard(9)
+	w.eventually("it gave up", func() bool { return all[0].coordinating() == nil })
+	if all[0].follows() || all[1].follows() || all[0].seat.newest() != 9 {
+		t.Errorf("router-0 follows: %v, router-1: %v, newest %d", all[0].follows(), all[1].follows(), all[0].seat.newest())
+	}
+	all[1].coordinate(all[1].ctx, &all[1].wg, 10)
+	w.eventually("both follow another", func() bool { return all[0].seat.ready() && all[1].seat.ready() })
+}
+
+// What is deleted while it is busy is forgotten when that has ended, though
+// nothing else changes.
+func TestADeploymentThatWasDeletedWhileBusyIsForgotten(t *testing.T) {
+	w := newWorld(t)
+	w.endpoint("e", "iris", ours, map[string]int{"blue": 100}, "key")
+	w.deployment("d", "blue", "e", nil)
+	started, release := make(chan struct{}), make(chan struct{})
+	w.pod("d", func(http.ResponseWriter, *http.Request) {
+		close(started)
+		<-release
+	})
+	r, server := w.router()
+	w.change(nil)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if got, err := do(t.Context(), server.URL, at, "key", "x", nil); err != nil || got.StatusCode != 200 {
+			t.Errorf("what it carried: %v %v", got, err)
+		}
+	})
+	<-started
+	w.change(func(s *sources) { s.deployments, s.pods = nil, nil })
+	known := func() (pools, slots, loads int) {
+		c := r.coordinating()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(r.seat.each()), len(c.ledger.deployments), len(c.loads)
+	}
+	if pools, slots, _ := known(); pools != 1 || slots != 1 {
+		t.Errorf("forgotten while busy: %d pools, %d deployments at the coordinator", pools, slots)
+	}
+	close(release)
+	wg.Wait()
+	w.eventually("it is forgotten", func() bool {
+		pools, slots, loads := known()
+		return pools+slots+loads == 0
+	})
 }
 
 // A router's death frees its slots for the others.

@@ -42,6 +42,7 @@ type Router struct {
 	bodyTimeout time.Duration
 	tokens      *tokens
 	table       atomic.Pointer[table]
+	tables      sync.Mutex // held while the next one is made, and while what it lacks is forgotten
 	seat        seat
 	carrier     http.RoundTripper // to model servers
 	transport   *http.Transport   // the same, to be closed
@@ -115,6 +116,8 @@ func (r *Router) run(ctx context.Context, wg *sync.WaitGroup) {
 
 // apply makes a new table the one that counts.
 func (r *Router) apply(s *sources) {
+	r.tables.Lock()
+	defer r.tables.Unlock()
 	last := r.table.Load()
 	t := s.build(last, func(uid string) *pool { return r.seat.pool(uid, r.Now) }, func(e, d *wireNames) *deploymentMetrics {
 		if old := last.deployments[d.uid]; old != nil {
@@ -126,11 +129,23 @@ func (r *Router) apply(s *sources) {
 	for _, d := range t.deployments {
 		d.pool.set(d.ready)
 	}
-	for _, uid := range r.seat.keep(func(uid string) bool { return t.deployments[uid] != nil }) {
-		r.metrics.forget(uid)
-	}
+	r.drop(t)
 	if c := r.coordinating(); c != nil {
 		c.update(t)
+	}
+}
+
+// forget lets go of deployments that are gone, once nothing of them runs.
+func (r *Router) forget() {
+	r.tables.Lock()
+	defer r.tables.Unlock()
+	r.drop(r.table.Load())
+}
+
+// drop is forget for callers that hold tables.
+func (r *Router) drop(t *table) {
+	for _, uid := range r.seat.keep(func(uid string) bool { return t.deployments[uid] != nil }) {
+		r.metrics.forget(uid)
 	}
 }
 

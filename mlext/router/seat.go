@@ -12,7 +12,7 @@ type seat struct {
 	settled atomic.Bool // the coordinator gives slots out
 
 	mu    sync.RWMutex // guards what follows; held while pools are attached
-	epoch int64        // of the newest coordinator there was
+	epoch int64        // of the newest coordinator that was heard of
 	to    *mailbox     // its; nil: it is away
 	pools map[string]*pool
 }
@@ -66,7 +66,7 @@ func (s *seat) each() []*pool {
 
 // attach takes a coordinator, unless a newer one was there: then it gives that
 // one's epoch. The coordinator gets all that is held and waits, and then joined.
-func (s *seat) attach(epoch int64, to *mailbox, name string) (newer int64) {
+func (s *seat) attach(epoch int64, to *mailbox) (newer int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if epoch < s.epoch {
@@ -77,15 +77,20 @@ func (s *seat) attach(epoch int64, to *mailbox, name string) (newer int64) {
 	for _, p := range s.pools {
 		p.attach(to)
 	}
-	to.put(message{Kind: joined, Name: name})
+	to.put(message{Kind: joined})
 	return 0
 }
 
 // detach ends with a coordinator, if it is still this one. What is held stays.
-func (s *seat) detach(to *mailbox) {
+func (s *seat) detach(to *mailbox) { s.vacate(to, 0) }
+
+// vacate is detach from a coordinator that other routers have left for a newer
+// one, which alone is heard from now on.
+func (s *seat) vacate(to *mailbox, newer int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.to != to {
+	s.epoch = max(s.epoch, newer)
+	if to == nil || s.to != to {
 		return
 	}
 	s.to = nil
@@ -120,26 +125,9 @@ func (s *seat) hear(from *mailbox, m message) bool {
 	return true
 }
 
-// serving tells whether there is a coordinator.
-func (s *seat) serving() bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.to != nil
-}
-
-// newest is the epoch of the newest coordinator there was.
+// newest is the epoch of the newest coordinator that was heard of.
 func (s *seat) newest() int64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.epoch
-}
-
-// vacate ends with a coordinator that other routers have left for a newer one.
-func (s *seat) vacate(epoch int64) {
-	s.mu.RLock()
-	to, same := s.to, s.epoch == epoch
-	s.mu.RUnlock()
-	if same && to != nil {
-		s.detach(to)
-	}
 }
