@@ -132,31 +132,36 @@ func (i *Installation) StartAgent(ctx context.Context, name string, a Agents) er
 
 // AgentsConnected waits until the server hears both agents.
 func (i *Installation) AgentsConnected(ctx context.Context) error {
-	return Eventually(ctx, "both agents have connected", 60*time.Second, func(ctx context.Context) error {
+	return Eventually(ctx, "both agents have connected", 3*time.Minute, func(ctx context.Context) error {
 		for _, name := range []string{Reconciler, Proxy} {
 			if err := i.Process(name).Failed(); err != nil {
 				return err
 			}
 		}
-		arm, err := i.ARM()
-		if err != nil {
-			return err
-		}
-		c, err := arm.Connection(ctx, i.ClusterID())
-		if err != nil {
-			return err
-		}
-		n := 0
-		for _, a := range c.Properties.Agents {
-			if a.Connected && a.UpToDate {
-				n++
-			}
-		}
-		if n < 2 || len(c.Properties.Tunnels) == 0 {
-			return fmt.Errorf("agents %+v, tunnels %v", c.Properties.Agents, c.Properties.Tunnels)
-		}
-		return nil
+		return i.Heard(ctx)
 	})
+}
+
+// Heard is nil if the server hears both agents and one of them holds a tunnel.
+func (i *Installation) Heard(ctx context.Context) error {
+	arm, err := i.ARM()
+	if err != nil {
+		return err
+	}
+	c, err := arm.Connection(ctx, i.ClusterID())
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, a := range c.Properties.Agents {
+		if a.Connected && a.UpToDate {
+			n++
+		}
+	}
+	if n < 2 || len(c.Properties.Tunnels) == 0 {
+		return fmt.Errorf("agents %+v, tunnels %v", c.Properties.Agents, c.Properties.Tunnels)
+	}
+	return nil
 }
 
 func (i *Installation) agentCredentials(ctx context.Context, account string) (kubeconfig, enrol string, err error) {

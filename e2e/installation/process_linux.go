@@ -109,12 +109,13 @@ func tail(file string, n int) string {
 }
 
 // Eventually asks until ready returns nil or the bound has passed, and then says
-// what was missing.
+// what was missing. It asks often at first; then a tenth of what it has waited
+// lies between two asks, so that many that wait leave the machine to what they
+// wait for.
 func Eventually(ctx context.Context, what string, bound time.Duration, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
+	begun := time.Now()
 	var err error
 	for {
 		last := ready(ctx)
@@ -127,7 +128,7 @@ func Eventually(ctx context.Context, what string, bound time.Duration, ready fun
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waited %s until %s: %w", bound, what, err)
-		case <-tick.C:
+		case <-time.After(min(max(time.Since(begun)/10, 10*time.Millisecond), 250*time.Millisecond)):
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -18,13 +17,13 @@ func (m *ml) attach() {
 	m.cli("ml", "workspace", "create", "-g", m.GroupName(), "-n", "trainer", "-o", "none")
 	m.kubectl("create", "namespace", "training")
 	m.kubectl("create", "namespace", wire.Namespace)
-	attach := m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "k8s", "--resource-id", m.ClusterID(), "--namespace", "training", "-o", "none")
+	attach := m.attachment("k8s", "training")
 
 	m.refused("sallyport aks trustedaccess rolebinding create", attach...)
 	m.refused("TrustedAccessRoleBindingNotFound", m.in("trainer", "ml", "job", "create", "-f", m.jobFile(), "-n", "early")...)
 	m.cli("cluster", "accept-roles", "-g", m.GroupName(), "-n", m.Name, "--kubeconfig", m.Cluster.Kubeconfig(), "--kube-context", "dev",
 		"--roles", mlworkload, "--namespace", wire.Namespace, "--apply", "--yes", "-o", "none")
-	eventually(m.t, "the server knows of the acceptance", time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "the server knows of the acceptance", func(ctx context.Context) error {
 		out, err := m.CLI(ctx, "cluster", "status", "-g", m.GroupName(), "-n", m.Name, "-o", "json")
 		if err == nil && !strings.Contains(strings.ToLower(out), strings.ToLower(mlworkload)) {
 			err = fmt.Errorf("status %s", out)
@@ -32,7 +31,7 @@ func (m *ml) attach() {
 		return err
 	})
 	m.bind("trainer")
-	eventually(m.t, "the compute is tried again by itself", time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "the compute is tried again by itself", func(ctx context.Context) error {
 		out, err := m.CLI(ctx, m.in("trainer", "ml", "compute", "show", "-n", "k8s", "--query", "provisioningErrors[0].error.code", "-o", "tsv")...)
 		if err == nil && out != "ExtensionNotInstalled" {
 			err = fmt.Errorf("its error is %q", out)
@@ -40,7 +39,7 @@ func (m *ml) attach() {
 		return err
 	})
 	m.install("training")
-	m.refused("NamespaceRefused", append(m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "wrong"), "--resource-id", m.ClusterID(), "--namespace", "default")...)
+	m.refused("NamespaceRefused", m.attachment("wrong", "default")...)
 	m.cli(m.in("trainer", "ml", "compute", "detach", "-n", "wrong", "--yes")...)
 	m.cli(attach...)
 }
@@ -63,15 +62,29 @@ func (m *ml) install(namespace string) {
 	m.routed()
 }
 
+// settings of the extension, but in tests of them.
+var settings = []string{"enableTraining=True", "enableInference=True", "inferenceRouterServiceType=nodePort", "allowInsecureConnections=True"}
+
 func (m *ml) createExtension() []string {
-	return m.on("k8s-extension", "create", "-n", "azureml", "--extension-type", mlExtension, "-o", "none", "--config", "enableTraining=True",
-		"enableInference=True", "inferenceRouterServiceType=nodePort", "allowInsecureConnections=True")
+	return m.on(append([]string{"k8s-extension", "create", "-n", "azureml", "--extension-type", mlExtension, "-o", "none", "--config"}, settings...)...)
 }
 
-// routed says where the router's Service is reached: here nothing else knows.
+func (m *ml) updateExtension(settings ...string) []string {
+	return m.on(append([]string{"k8s-extension", "update", "-n", "azureml", "--yes", "-o", "none", "--config"}, settings...)...)
+}
+
 func (m *ml) routed() {
 	m.t.Helper()
-	port := m.kubectl("get", "service", "-n", wire.Namespace, mlext.RouterService, "-o", "jsonpath={.spec.ports[0].nodePort}")
-	address := m.kubectl("get", "nodes", "-o", `jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`)
-	m.kubectl("annotate", "service", "-n", wire.Namespace, mlext.RouterService, "--overwrite", mlext.ScoringURL+"=http://"+net.JoinHostPort(address, port))
+	m.must(m.route(m.t.Context()))
+}
+
+// route says where the router's Service is reached: here nothing else knows.
+func (m *ml) route(ctx context.Context) error {
+	port, err := m.Cluster.Kubectl(ctx, "get", "service", "-n", wire.Namespace, mlext.RouterService, "-o", "jsonpath={.spec.ports[0].nodePort}")
+	if err != nil {
+		return err
+	}
+	at := net.JoinHostPort(m.Cluster.Nodes()[0].Address().String(), port)
+	_, err = m.Cluster.Kubectl(ctx, "annotate", "service", "-n", wire.Namespace, mlext.RouterService, "--overwrite", mlext.ScoringURL+"=http://"+at)
+	return err
 }

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sallyport/sallyport/client"
 )
@@ -39,13 +38,13 @@ func TestAzuresSDKTrainsAndServes(t *testing.T) {
 	if err := json.Unmarshal([]byte(out[strings.LastIndexByte(out, '{'):]), &made); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	s := &scorer{url: made.URL, key: made.Key, http: &http.Client{Timeout: 30 * time.Second}}
+	s := &scorer{url: made.URL, key: made.Key, http: &http.Client{Timeout: patience}}
 	defer s.http.CloseIdleConnections()
 	version, y, err := s.predict(t.Context(), 2)
 	if err != nil || version != "sdk" || math.Abs(y-9) > 10*fitWithin { // 4·2 + 1; beyond the data, so less exact
 		t.Errorf("version %q predicts %g, %v", version, y, err)
 	}
-	eventually(t, "the old key does not score", time.Minute, func(ctx context.Context) error {
+	eventually(t, "the old key does not score", func(ctx context.Context) error {
 		if status, _, err := s.score(ctx, made.Old, ""); err != nil || status != http.StatusUnauthorized {
 			return fmt.Errorf("%d %v", status, err)
 		}

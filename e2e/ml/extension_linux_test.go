@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sallyport/sallyport/mlext/wire"
 )
@@ -24,7 +23,7 @@ func (m *ml) on(args ...string) []string {
 // accept applies the owner's consent to a type of extensions.
 func (m *ml) accept(typ string, args ...string) {
 	m.t.Helper()
-	consent := m.cli(m.on(append([]string{"k8s-extension", "accept", "--extension-type", typ, "--installer-image", installerImage, "--timeout", "40s"}, args...)...)...)
+	consent := m.cli(m.on(append([]string{"k8s-extension", "accept", "--extension-type", typ, "--installer-image", installerImage}, args...)...)...)
 	m.must(m.Cluster.Apply(m.t.Context(), consent))
 }
 
@@ -65,7 +64,7 @@ func TestExtension(t *testing.T) {
 	}
 	idle := func() {
 		t.Helper()
-		eventually(t, "the installer has ended", time.Minute, func(ctx context.Context) error {
+		eventually(t, "the installer has ended", func(ctx context.Context) error {
 			pods, err := m.Cluster.Kubectl(ctx, "get", "pods", "-n", "sallyport-system", "-l", "app.kubernetes.io/name=sallyport-installer", "-o", "name")
 			if err == nil && pods != "" {
 				err = fmt.Errorf("there is %s", pods)
@@ -74,19 +73,18 @@ func TestExtension(t *testing.T) {
 		})
 	}
 	idle()
-	update := func(settings ...string) []string {
-		return m.on(append([]string{"k8s-extension", "update", "-n", "azureml", "--yes", "-o", "none", "--config"}, settings...)...)
-	}
 	selector := func() string {
 		t.Helper()
 		return m.kubectl("get", "deployment", "sallyport-ml-gateway", "-n", wire.Namespace, "-o", "jsonpath={.spec.template.spec.nodeSelector}{.status.readyReplicas}")
 	}
 	const linux = `{"kubernetes.io/os":"linux"}1`
-	m.cli(update("nodeSelector.kubernetes.io/os=linux")...)
+	m.cli(m.updateExtension("nodeSelector.kubernetes.io/os=linux")...)
 	if s := selector(); s != linux {
 		t.Errorf("selector %s", s)
 	}
-	m.refused("rolled back", update("nodeSelector.kubernetes.io/os=windows")...)
+	m.accept(mlExtension, "--namespace", "training", "--image", mlImage, "--timeout", "20s") // nobody waits longer for what cannot run
+	m.refused("rolled back", m.updateExtension("nodeSelector.kubernetes.io/os=windows")...)
+	m.accept(mlExtension, "--namespace", "training", "--image", mlImage)
 	if s := m.extension("azureml", "[provisioningState,errorInfo.code,currentVersion] | join(' ', @)"); s != "Failed E40002 1.0.0" {
 		t.Errorf("after a failing update: %q", s)
 	}
@@ -98,13 +96,17 @@ func TestExtension(t *testing.T) {
 	}
 	consent := []string{"configmap", "extension.microsoft.azureml.kubernetes", "-n", "sallyport-system"}
 	digest := m.kubectl(append([]string{"get", "-o", "jsonpath={.data.chart}"}, consent...)...)
+	m.afterwards("the consent", func(ctx context.Context) error {
+		_, err := m.Cluster.Kubectl(ctx, append([]string{"patch", "-p", `{"data":{"chart":"` + digest + `"}}`}, consent...)...)
+		return err
+	})
 	m.kubectl(append([]string{"patch", "-p", `{"data":{"chart":"sha256:0000"}}`}, consent...)...)
-	m.refused("ExtensionDigestRefused", update("nodeSelector.kubernetes.io/os=linux")...)
+	m.refused("ExtensionDigestRefused", m.updateExtension("nodeSelector.kubernetes.io/os=linux")...)
 	m.kubectl(append([]string{"patch", "-p", `{"data":{"chart":"` + digest + `"}}`}, consent...)...)
-	m.cli(update("nodeSelector.kubernetes.io/os=linux")...)
+	m.cli(m.updateExtension("nodeSelector.kubernetes.io/os=linux")...)
 
 	// What cannot work is said before anything is changed.
-	m.refused("inferenceRouterHA runs 3 replicas", update("inferenceRouterHA=True", "sslSecret=none", "sslCname=ml.example.com", "allowInsecureConnections=False")...)
+	m.refused("inferenceRouterHA runs 3 replicas", m.updateExtension("inferenceRouterHA=True", "sslSecret=none", "sslCname=ml.example.com", "allowInsecureConnections=False")...)
 	if s := m.extension("azureml", "join(' ', statuses[?level=='Error'].code)"); s != "E40002 E40007" {
 		t.Errorf("three routers on one node, with a certificate that is not there: %q", s)
 	}
@@ -138,7 +140,7 @@ func TestExtension(t *testing.T) {
 	m.cli(m.createExtension()...)
 	m.routed()
 	m.cli(m.in("trainer", "ml", "compute", "detach", "-n", "k8s", "--yes")...)
-	m.cli(m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "k8s", "--resource-id", m.ClusterID(), "--namespace", "training", "-o", "none")...)
+	m.cli(m.attachment("k8s", "training")...)
 }
 
 // A second type, as a connected cluster's extension, for one namespace: types are
@@ -169,7 +171,7 @@ func TestProbeExtension(t *testing.T) {
 		t.Errorf("report %s", r)
 	}
 	m.cli(on("k8s-extension", "update", "--config-protected", "proxy=http://u:s3cret@127.0.0.1:1", "--yes", "-o", "none")...)
-	eventually(t, "the probe looks through the proxy", time.Minute, func(context.Context) error {
+	eventually(t, "the probe looks through the proxy", func(context.Context) error {
 		if r := report(); !strings.Contains(r, "refused") || strings.Contains(r, "s3cret") {
 			return fmt.Errorf("report %s", r)
 		}

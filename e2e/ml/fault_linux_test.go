@@ -2,14 +2,13 @@ package ml
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/e2e/installation"
@@ -23,29 +22,31 @@ func long() bool { return os.Getenv("SALLYPORT_E2E_LONG") != "" }
 // deleting work throughout.
 func TestFaultsOfTraining(t *testing.T) {
 	m := start(t)
-	m.podFaults()
-	m.killedParts()
-	m.withoutAgent()
+	m.part("pods", (*ml).podFaults)
+	m.part("killed parts", (*ml).killedParts)
+	m.part("no agent", (*ml).withoutAgent)
 	if !long() {
 		t.Log("SALLYPORT_E2E_LONG=1 plays silence, a namespace's deletion, an API server's death and a lost node too")
 		return
 	}
-	m.silentOperator()
-	m.silentAgent()
-	m.withoutTraining()
-	m.deletedNamespace()
-	m.deadAPIServer()
-	m.lostNode()
+	m.part("silent operator", (*ml).silentOperator)
+	m.part("silent agent", (*ml).silentAgent)
+	m.part("no training", (*ml).withoutTraining)
+	m.part("deleted namespace", (*ml).deletedNamespace)
+	m.part("dead API server", (*ml).deadAPIServer)
+	m.part("lost node", (*ml).lostNode)
 }
 
 // says waits for a code of a job, and checks that its cause and what to type are
 // there.
 func (m *ml) says(name, status, code, reason, command string) {
 	m.t.Helper()
-	eventually(m.t, "job "+name+" says "+code, 3*time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "job "+name+" says "+code, func(ctx context.Context) error {
 		s, err := m.job(ctx, name)
 		if err == nil && (s.status != status || s.code != code || !strings.Contains(s.reason, reason) || !strings.Contains(s.more["statusCommand"], command)) {
-			err = fmt.Errorf("it is %+v", s)
+			if err = fmt.Errorf("it is %+v", s); ended(s.status) && s.status != status {
+				err = errors.Join(err, errOver)
+			}
 		}
 		return err
 	})
@@ -61,6 +62,7 @@ func (m *ml) podFaults() {
 	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "no-image")...)
 	m.says("big", "Failed", "PodOutOfMemory", "more memory", "kubectl get instancetypes")
 	m.kubectl("create", "quota", "none", "-n", "training", "--hard=pods=0")
+	m.afterwards("the quota", m.mendNamespace)
 	m.submit("over-quota", "/train -steps 10", "")
 	m.says("over-quota", "Queued", "OutOfQuota", "exceeded quota", "kubectl describe resourcequota -n training")
 	m.kubectl("delete", "quota", "none", "-n", "training")
@@ -81,7 +83,7 @@ func (m *ml) kill(part string) {
 	if out, err := exec.CommandContext(ctx, "ctr", "--address", socket, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container).CombinedOutput(); err != nil {
 		m.t.Fatalf("kill %s: %v %s", part, err, out)
 	}
-	eventually(m.t, "the "+part+" is started again", 2*time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "the "+part+" is started again", func(ctx context.Context) error {
 		now, err := m.Cluster.Kubectl(ctx, "get", "pods", "-n", wire.Namespace, "-l", "app.kubernetes.io/name=sallyport-ml-"+part, "-o",
 			"jsonpath={.items[0].status.containerStatuses[0].containerID} {.items[0].status.containerStatuses[0].ready}")
 		if err == nil && (strings.Contains(now, container) || !strings.HasSuffix(now, " true")) {
@@ -106,6 +108,7 @@ func (m *ml) killedParts() {
 	if s := m.until("survivor", "Running", ""); s.more["node-0.attempt"] != "0" {
 		m.t.Errorf("job %+v", s)
 	}
+	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "survivor")...)
 }
 
 // trainingJobs are those in the cluster, by name.
@@ -114,39 +117,51 @@ func (m *ml) trainingJobs() string {
 	return " " + m.kubectl("get", "trainingjobs", "-n", wire.Namespace, "-o", "jsonpath={.items[*].spec.job.name}") + " "
 }
 
+// killAgent kills the one that holds the tunnels.
+func (m *ml) killAgent() {
+	m.t.Helper()
+	m.must(m.Process(installation.Proxy).Kill())
+	m.afterwards("the agent", func(ctx context.Context) error {
+		if m.Process(installation.Proxy).Failed() == nil {
+			return nil
+		}
+		return m.restartAgents(ctx)
+	})
+}
+
 // withoutAgent: nobody reaches the cluster. A job that is deleted is gone at once,
 // one that is canceled says why it is not yet; both are carried out when the
 // cluster is back, and what was submitted meanwhile runs.
 func (m *ml) withoutAgent() {
 	ctx := m.t.Context()
 	m.submit("to-cancel", "/train -steps 0 -pace 20ms", "")
+	m.submit("to-delete", "/train -steps 0 -pace 20ms", "")
 	m.until("to-cancel", "Running", "")
-	m.must(m.Process(installation.Proxy).Signal(syscall.SIGKILL))
-	<-m.Process(installation.Proxy).Ended()
+	m.until("to-delete", "Running", "")
+	m.killAgent()
 
 	arm, err := m.ARM()
 	m.must(err)
-	op, err := arm.Begin(ctx, client.Request{Method: http.MethodDelete, Path: m.workspaceID("trainer") + "/jobs/survivor", Version: mlVersion})
+	op, err := arm.Begin(ctx, client.Request{Method: http.MethodDelete, Path: m.workspaceID("trainer") + "/jobs/to-delete", Version: mlVersion})
 	m.must(err)
 	if _, err := op.Wait(ctx, nil); err != nil || !strings.Contains(op.Reason, "is removed then") {
 		m.t.Errorf("deletion says %q, %v", op.Reason, err)
 	}
-	if _, err := m.job(ctx, "survivor"); err == nil {
+	if _, err := m.job(ctx, "to-delete"); err == nil {
 		m.t.Error("the deleted job is still shown")
 	}
 	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "to-cancel", "--no-wait")...)
 	m.submit("meanwhile", "/train -steps 100", "")
 	m.says("meanwhile", "NotStarted", "ClusterNotReachable", "not reachable", "sallyport cluster status")
 	m.says("to-cancel", "CancelRequested", "ClusterNotReachable", "not reachable", "sallyport cluster status")
-	if there := m.trainingJobs(); !strings.Contains(there, " survivor ") {
+	if there := m.trainingJobs(); !strings.Contains(there, " to-delete ") {
 		m.t.Errorf("in the cluster: %s", there)
 	}
-	m.must(m.StartAgent(ctx, installation.Proxy, installation.Agents{}))
-	m.must(m.AgentsConnected(ctx))
+	m.must(m.restartAgents(ctx))
 	m.until("to-cancel", "Canceled", "")
 	m.until("meanwhile", "Completed", "")
-	eventually(m.t, "the deleted job is gone from the cluster", time.Minute, func(context.Context) error {
-		if there := m.trainingJobs(); strings.Contains(there, " survivor ") {
+	eventually(m.t, "the deleted job is gone from the cluster", func(context.Context) error {
+		if there := m.trainingJobs(); strings.Contains(there, " to-delete ") {
 			return fmt.Errorf("there are %s", there)
 		}
 		return nil
@@ -158,8 +173,12 @@ func (m *ml) silentOperator() {
 	m.submit("unwatched", "/train -steps 0 -pace 20ms", "")
 	m.until("unwatched", "Running", "")
 	m.kubectl("scale", "deployment", "-n", wire.Namespace, "sallyport-ml-operator", "--replicas=0")
+	m.afterwards("the operator", func(ctx context.Context) error {
+		_, err := m.Cluster.Kubectl(ctx, "scale", "deployment", "-n", wire.Namespace, "sallyport-ml-operator", "--replicas=1")
+		return err
+	})
 	m.says("unwatched", "NotResponding", wire.OperatorSilent, "operator", "kubectl get pods -n azureml")
-	m.refused(wire.OperatorSilent, m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "k8s", "--resource-id", m.ClusterID(), "--namespace", "training", "-o", "none")...)
+	m.refused(wire.OperatorSilent, m.attachment("k8s", "training")...)
 	m.kubectl("scale", "deployment", "-n", wire.Namespace, "sallyport-ml-operator", "--replicas=2")
 	m.until("unwatched", "Running", "")
 	holder := func() string {
@@ -168,7 +187,7 @@ func (m *ml) silentOperator() {
 	first := holder()
 	pod := first[:strings.LastIndexByte(first, '-')]
 	m.kubectl("delete", "pod", "-n", wire.Namespace, pod, "--grace-period=0", "--force")
-	eventually(m.t, "another operator has taken over", time.Minute, func(context.Context) error {
+	eventually(m.t, "another operator has taken over", func(context.Context) error {
 		if now := holder(); now == first || now == "" {
 			return fmt.Errorf("it is %q", now)
 		}
@@ -176,7 +195,7 @@ func (m *ml) silentOperator() {
 	})
 	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "unwatched")...)
 	m.kubectl("scale", "deployment", "-n", wire.Namespace, "sallyport-ml-operator", "--replicas=1")
-	m.cli(m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", "k8s", "--resource-id", m.ClusterID(), "--namespace", "training", "-o", "none")...)
+	m.cli(m.attachment("k8s", "training")...)
 }
 
 // silentAgent: after a while nothing is known of what runs, and it is known again
@@ -188,13 +207,11 @@ func (m *ml) silentAgent() {
 	m.submit("unheard-too", "/train -steps 0 -pace 20ms", "")
 	m.until("unheard", "Running", "")
 	m.until("unheard-too", "Running", "")
-	m.must(m.Process(installation.Proxy).Signal(syscall.SIGKILL))
-	<-m.Process(installation.Proxy).Ended()
+	m.killAgent()
 	m.says("unheard", "NotResponding", "ClusterNotReachable", "not reachable", "sallyport cluster status")
 	m.says("unheard-too", "NotResponding", "ClusterNotReachable", "not reachable", "sallyport cluster status")
 	m.refused("is canceled as soon as", m.in("trainer", "ml", "job", "cancel", "-n", "unheard")...)
-	m.must(m.StartAgent(ctx, installation.Proxy, installation.Agents{}))
-	m.must(m.AgentsConnected(ctx))
+	m.must(m.restartAgents(ctx))
 	m.until("unheard", "Canceled", "")
 	m.until("unheard-too", "Running", "")
 	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "unheard-too")...)
@@ -202,26 +219,28 @@ func (m *ml) silentAgent() {
 
 // withoutTraining: the owner has the extension serve only.
 func (m *ml) withoutTraining() {
-	m.cli(m.on("k8s-extension", "update", "-n", "azureml", "--yes", "-o", "none",
-		"--config", "enableTraining=False", "enableInference=True", "inferenceRouterServiceType=clusterIP", "allowInsecureConnections=True")...)
+	m.cli(m.updateExtension("enableTraining=False", "enableInference=True", "inferenceRouterServiceType=clusterIP", "allowInsecureConnections=True")...)
+	m.afterwards("training", func(ctx context.Context) error {
+		_, err := m.CLI(ctx, m.updateExtension(settings...)...)
+		return errors.Join(err, m.route(ctx))
+	})
 	m.submit("refused", "/train", "")
 	m.says("refused", "Failed", wire.TrainingNotEnabled, "not enabled", "enableTraining=True")
-	m.cli(m.on("k8s-extension", "update", "-n", "azureml", "--yes", "-o", "none", "--config", "enableTraining=True", "enableInference=False")...)
 }
 
 // reinstall has the extension use these namespaces.
 func (m *ml) reinstall(namespaces ...string) {
 	m.t.Helper()
 	m.accept(mlExtension, append([]string{"--image", mlImage, "--namespace"}, namespaces...)...)
-	m.cli(m.on("k8s-extension", "update", "-n", "azureml", "--yes", "-o", "none", "--config", "enableTraining=True")...)
-	m.kubectl("rollout", "status", "-n", wire.Namespace, "deployment/sallyport-ml-gateway", "deployment/sallyport-ml-operator", "--timeout=180s")
+	m.cli(m.updateExtension(settings...)...)
+	m.kubectl("rollout", "status", "-n", wire.Namespace, "deployment/sallyport-ml-gateway", "deployment/sallyport-ml-operator", "--timeout="+patience.String())
 }
 
 // deletedNamespace: jobs in it have failed for that reason, and those elsewhere
 // go on, also with an operator that starts meanwhile. It can be made again.
 func (m *ml) deletedNamespace() {
 	const ns = "doomed"
-	attach := m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", ns, "--resource-id", m.ClusterID(), "--namespace", ns, "-o", "none")
+	attach := m.attachment(ns, ns)
 	m.kubectl("create", "namespace", ns)
 	m.reinstall("training", ns)
 	m.cli(attach...)
@@ -229,7 +248,7 @@ func (m *ml) deletedNamespace() {
 	m.until("in-doomed", "Running", "")
 	m.kubectl("delete", "namespace", ns, "--wait=false")
 	m.says("in-doomed", "Failed", "NamespaceNotFound", "namespace "+ns, "kubectl create namespace "+ns)
-	m.kubectl("wait", "--for=delete", "namespace/"+ns, "--timeout=120s")
+	m.kubectl("wait", "--for=delete", "namespace/"+ns, "--timeout="+patience.String())
 	m.submitTo(ns, trainImage, "too-late", "/train", "")
 	m.says("too-late", "Failed", "NamespaceNotFound", ns, "kubectl create namespace")
 	m.refused("NamespaceNotFound", attach...)
@@ -251,6 +270,12 @@ func (m *ml) deadAPIServer() {
 	m.submit("through", "/train -steps 0 -pace 20ms", "")
 	m.until("through", "Running", "")
 	m.must(m.Cluster.Kill(ctx, "kube-apiserver"))
+	m.afterwards("the API server", func(ctx context.Context) error {
+		if m.Cluster.PID("kube-apiserver") != 0 {
+			return nil
+		}
+		return m.Cluster.StartAPIServer(ctx)
+	})
 	m.says("through", "NotResponding", "ClusterNotReachable", "not reachable", "sallyport cluster status")
 	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "through", "--no-wait")...)
 	m.must(m.Cluster.StartAPIServer(ctx))
@@ -278,12 +303,13 @@ func (m *ml) lostNode() {
 	m.until("lost", "Running", "")
 	m.until("given-up", "Running", "")
 	m.must(m.Cluster.Kill(ctx, node))
+	m.afterwards("the nodes", m.mendCluster)
 	m.says("lost", "NotResponding", "NodeLost", node, "kubectl delete node "+node)
 	m.cli(m.in("trainer", "ml", "job", "cancel", "-n", "given-up")...)
 	m.until("given-up", "Canceled", "")
 	m.kubectl("label", "node", nodes[0].Name(), "doomed=yes")
 	m.kubectl("delete", "node", node)
-	eventually(m.t, "the job runs elsewhere", 4*time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "the job runs elsewhere", func(ctx context.Context) error {
 		s, err := m.job(ctx, "lost")
 		if err == nil && (s.status != "Running" || s.more["node-0.host"] == node) {
 			err = fmt.Errorf("it is %+v", s)

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 const (
@@ -54,7 +53,7 @@ func TestJobsGetGPUs(t *testing.T) {
 	m.image(gpuImage, m.buildIn("../../devcluster/deviceplugin"))
 	m.must(m.Cluster.Apply(t.Context(), devicePlugin))
 	node := m.Cluster.Nodes()[0].Name()
-	eventually(t, "the node offers its GPUs", 2*time.Minute, func(context.Context) error {
+	eventually(t, "the node offers its GPUs", func(context.Context) error {
 		out, err := m.Cluster.Kubectl(t.Context(), "get", "node", node, "-o", `jsonpath={.status.allocatable.nvidia\.com/gpu}`)
 		if err == nil && out != "2" {
 			err = fmt.Errorf("it offers %q", out)
@@ -62,7 +61,7 @@ func TestJobsGetGPUs(t *testing.T) {
 		return err
 	})
 	m.kubectl("taint", "nodes", "--all", "nvidia.com/gpu=present:NoSchedule")
-	defer m.kubectl("taint", "nodes", "--all", "nvidia.com/gpu-")
+	m.afterwards("the nodes", m.mendCluster)
 
 	m.submitIn(toolImage, "one-gpu", "env", "resources: {instance_type: gpu}\n")
 	m.until("one-gpu", "Completed", "")
@@ -105,7 +104,7 @@ func (m *ml) submitTo(compute, image, name, command, more string) {
 
 func (m *ml) logHas(job, file, text string) {
 	m.t.Helper()
-	eventually(m.t, "the log of "+job+" has "+text, time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "the log of "+job+" has "+text, func(ctx context.Context) error {
 		log, err := m.log(ctx, job, file)
 		if err == nil && !strings.Contains(log, text) {
 			err = fmt.Errorf("it is %.2000s", log)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -25,7 +24,7 @@ func (m *ml) routers(s *scorer) {
 	}
 	router := []string{"deployment/" + mlext.RouterAccount, "-n", wire.Namespace}
 	m.kubectl(append([]string{"scale", "--replicas=3"}, router...)...)
-	m.kubectl(append([]string{"rollout", "status", "--timeout=120s"}, router...)...)
+	m.kubectl(append([]string{"rollout", "status", "--timeout="+patience.String()}, router...)...)
 	var asked atomic.Int64
 	var mu sync.Mutex
 	var lost []string
@@ -48,7 +47,7 @@ func (m *ml) routers(s *scorer) {
 		rolls++
 		m.cli(m.served("update", "green", "--set", fmt.Sprintf("environment_variables.ROLL=%d", rolls), "-o", "none")...)
 	}
-	eventually(m.t, "another router hands out slots", time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "another router hands out slots", func(ctx context.Context) error {
 		now, err := m.Cluster.Kubectl(ctx, "get", "lease", "-n", wire.Namespace, mlext.RouterLease, "-o", "jsonpath={.spec.holderIdentity}")
 		if now = strings.TrimSpace(now); err == nil && (now == lead || now == "") {
 			err = fmt.Errorf("it is %q", now)
@@ -61,7 +60,7 @@ func (m *ml) routers(s *scorer) {
 	}
 	m.t.Logf("%d requests, %d rolls", total, rolls)
 	m.kubectl(append([]string{"scale", "--replicas=1"}, router...)...)
-	eventually(m.t, "one router is left", time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "one router is left", func(ctx context.Context) error {
 		out, err := m.Cluster.Kubectl(ctx, "get", "pods", "-n", wire.Namespace, "-l", "app.kubernetes.io/name="+mlext.RouterAccount, "-o", "name")
 		if err == nil && len(strings.Fields(out)) != 1 {
 			err = fmt.Errorf("there are %s", out)

@@ -7,16 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/wire"
 )
 
@@ -40,15 +38,11 @@ func TestAWorkspaceServes(t *testing.T) {
 	m.withdraws()
 }
 
-// inference has the extension bring a router, which is reached on the node's own
-// address.
+// inference has the extension bring one router.
 func (m *ml) inference() {
 	m.t.Helper()
-	m.cli(m.on("k8s-extension", "update", "-n", "azureml", "--yes", "-o", "none", "--config",
-		"enableInference=True", "inferenceRouterServiceType=nodePort", "allowInsecureConnections=True", "inferenceRouterHA=False")...)
-	port := m.kubectl("get", "service", "-n", wire.Namespace, mlext.RouterService, "-o", "jsonpath={.spec.ports[0].nodePort}")
-	address := m.kubectl("get", "nodes", "-o", `jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`)
-	m.kubectl("annotate", "service", "-n", wire.Namespace, mlext.RouterService, mlext.ScoringURL+"=http://"+net.JoinHostPort(address, port), "--overwrite")
+	m.cli(m.updateExtension(slices.Concat(settings, []string{"inferenceRouterHA=False"})...)...)
+	m.routed()
 }
 
 // endpoint makes one.
@@ -76,7 +70,7 @@ environment:
 environment_variables: {VERSION: %s}
 resources: {requests: {cpu: 20m, memory: 32Mi}, limits: {cpu: "1", memory: 128Mi}}
 readiness_probe: {initial_delay: 0, period: 1}
-request_settings: {request_timeout_ms: 5000, max_concurrent_requests_per_instance: 8, max_queue_wait_ms: 5000}
+request_settings: {request_timeout_ms: 60000, max_concurrent_requests_per_instance: 8, max_queue_wait_ms: 60000}
 %s`, name, scoreImage, version, more), 0o600))
 	return file
 }
@@ -170,7 +164,7 @@ func (m *ml) splits(s *scorer) {
 		m.t.Errorf("asked for by name: %d %s %v", status, version, err)
 	}
 	m.traffic("blue=75 green=25")
-	eventually(m.t, "the split is seen", time.Minute, func(context.Context) error {
+	eventually(m.t, "the split is seen", func(context.Context) error {
 		if seen := s.counts(m, 400); seen["two"] < 92 || seen["two"] > 108 { // exact but for the change
 			return fmt.Errorf("versions %v", seen)
 		}
@@ -209,7 +203,7 @@ func (m *ml) rolls(s *scorer) {
 		})
 	}
 	m.cli(m.served("update", "green", "--set", "environment_variables.VERSION=three", "-o", "none")...)
-	eventually(m.t, "the new version alone answers", time.Minute, func(context.Context) error {
+	eventually(m.t, "the new version alone answers", func(context.Context) error {
 		for range 20 {
 			if _, version, err := s.score(m.t.Context(), s.key, ""); err != nil || version != "three" {
 				return fmt.Errorf("version %q, %v", version, err)
@@ -243,7 +237,7 @@ func (m *ml) doesNotRun() {
 	m.must(m.Cluster.Apply(m.t.Context(), `{apiVersion: amlarc.azureml.com/v1alpha1, kind: InstanceType, metadata: {name: wide},
 		spec: {resources: {requests: {cpu: "500", memory: 1Gi}, limits: {cpu: "500", memory: 1Gi}}}}`))
 	m.cli(m.in("trainer", "ml", "online-deployment", "create", "-f", m.deployment("wide", "four", "instance_type: wide\n"), "--set", "resources.requests.cpu=500", "resources.limits.cpu=500", "--no-wait", "-o", "none")...)
-	eventually(m.t, "it says that no node takes it", time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "it says that no node takes it", func(ctx context.Context) error {
 		out, err := m.CLI(ctx, m.served("show", "wide", "--query", "properties.[statusCode,statusReason]", "-o", "tsv")...)
 		if err == nil && (!strings.Contains(out, "PodUnschedulable") || !strings.Contains(out, "Insufficient cpu")) {
 			err = fmt.Errorf("it says %q", out)
@@ -266,7 +260,7 @@ func (m *ml) rotates(s *scorer) {
 	if s.key == old {
 		m.t.Error("the key is the same")
 	}
-	eventually(m.t, "the new key scores, and the old one does not", time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "the new key scores, and the old one does not", func(ctx context.Context) error {
 		now, _, err := s.score(ctx, s.key, "")
 		before, _, err2 := s.score(ctx, old, "")
 		if now != http.StatusOK || before != http.StatusUnauthorized {
@@ -317,7 +311,7 @@ func (m *ml) aloneServes(s *scorer) {
 
 // servesUnbound: without a binding nothing can be changed, and scoring goes on.
 func (m *ml) servesUnbound(s *scorer) {
-	m.cli("aks", "trustedaccess", "rolebinding", "delete", "-g", m.GroupName(), "--cluster-name", m.Name, "-n", "ml-trainer", "--yes")
+	m.unbind()
 	m.refused("TrustedAccessRoleBindingNotFound", m.served("update", "green", "--set", "environment_variables.VERSION=five")...)
 	m.refused("TrustedAccessRoleBindingNotFound", m.in("trainer", "ml", "online-endpoint", "update", "-n", "fraud", "--traffic", "blue=100 green=0")...)
 	m.refused("TrustedAccessRoleBindingNotFound", m.in("trainer", "ml", "online-endpoint", "regenerate-keys", "-n", "fraud")...)
@@ -333,7 +327,7 @@ func (m *ml) servesUnbound(s *scorer) {
 func (m *ml) withdraws() {
 	m.refused("of the traffic", m.served("delete", "green", "--yes")...)
 	m.cli(m.in("trainer", "ml", "online-endpoint", "delete", "-n", "fraud", "--yes")...)
-	eventually(m.t, "nothing is left", time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "nothing is left", func(ctx context.Context) error {
 		left, err := m.Cluster.Kubectl(ctx, "get", "onlineendpoints,onlinedeployments,deployments", "-A", "-l", "ml.sallyport.dev/deployment", "-o", "name")
 		if err != nil {
 			return err

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -91,8 +90,8 @@ outputs:
 func (m *ml) logsOutliveTheGateway(dir string) {
 	m.kubectl("delete", "pods", "-n", "training", "--all", "--wait")
 	m.kubectl("delete", "pods", "-n", "azureml", "-l", "app.kubernetes.io/name=sallyport-ml-gateway", "--wait")
-	m.kubectl("rollout", "status", "-n", "azureml", "deployment/sallyport-ml-gateway", "--timeout=90s")
-	eventually(m.t, "the log comes from the store", time.Minute, func(ctx context.Context) error {
+	m.kubectl("rollout", "status", "-n", "azureml", "deployment/sallyport-ml-gateway", "--timeout="+patience.String())
+	eventually(m.t, "the log comes from the store", func(ctx context.Context) error {
 		out, err := m.CLI(ctx, m.in("trainer", "ml", "job", "stream", "-n", "writes")...)
 		if err == nil && !strings.HasSuffix(out, "nodes=1") {
 			err = fmt.Errorf("it ends with %q", out[max(0, len(out)-100):])

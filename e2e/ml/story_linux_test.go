@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // The two data sets: points of y = slope·x + 1. What a good fit predicts is
@@ -47,7 +46,7 @@ func TestFromTrainingToScoring(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	lost := s.load(ctx)
 	m.lineTraffic("blue=70 green=30")
-	eventually(t, "the new split is seen", time.Minute, func(context.Context) error {
+	eventually(t, "the new split is seen", func(context.Context) error {
 		if seen := s.count(100); seen["2"] == 0 {
 			return fmt.Errorf("versions %v", seen)
 		}
@@ -64,7 +63,7 @@ func TestFromTrainingToScoring(t *testing.T) {
 	t.Logf("of %d calls %d went to version 1 and %d to version 2", calls, seen["1"], seen["2"])
 
 	t.Log("delete the binding: control stops, scoring goes on")
-	m.cli("aks", "trustedaccess", "rolebinding", "delete", "-g", m.GroupName(), "--cluster-name", m.Name, "-n", "ml-trainer", "--yes")
+	m.unbind()
 	m.refused("TrustedAccessRoleBindingNotFound", m.in("trainer", "ml", "online-endpoint", "update", "-n", "line", "--traffic", "blue=0 green=100")...)
 	m.refused("TrustedAccessRoleBindingNotFound", m.in("trainer", "ml", "online-deployment", "get-logs", "-e", "line", "-n", "blue")...)
 	if seen := s.count(100); seen["1"] == 0 || seen["2"] == 0 {
@@ -74,7 +73,7 @@ func TestFromTrainingToScoring(t *testing.T) {
 	t.Log("clean up")
 	m.bind("trainer")
 	m.cli(m.in("trainer", "ml", "online-endpoint", "delete", "-n", "line", "--yes")...)
-	eventually(t, "no model server is left", time.Minute, func(ctx context.Context) error {
+	eventually(t, "no model server is left", func(ctx context.Context) error {
 		left, err := m.Cluster.Kubectl(ctx, "get", "deployments", "-n", "training", "-l", "ml.sallyport.dev/deployment", "-o", "name")
 		if err == nil && left != "" {
 			err = fmt.Errorf("left: %s", left)
@@ -111,7 +110,7 @@ environment:
     readiness_route: {path: /ready, port: 5001}
 resources: {requests: {cpu: 20m, memory: 32Mi}, limits: {cpu: "1", memory: 128Mi}}
 readiness_probe: {initial_delay: 0, period: 1}
-request_settings: {max_concurrent_requests_per_instance: 16, max_queue_wait_ms: 5000}
+request_settings: {request_timeout_ms: 60000, max_concurrent_requests_per_instance: 16, max_queue_wait_ms: 60000}
 `, name, version, scoreImage)
 	m.cli(m.in("trainer", append([]string{"ml", "online-deployment", "create", "-f", m.file("line-"+name+".yaml", text), "-o", "none"}, args...)...)...)
 }
@@ -124,7 +123,7 @@ func (m *ml) lineTraffic(split string) {
 // scorerOf an endpoint.
 func (m *ml) scorerOf(endpoint string) *scorer {
 	m.t.Helper()
-	s := &scorer{http: &http.Client{Timeout: 30 * time.Second}}
+	s := &scorer{http: &http.Client{Timeout: patience}}
 	s.url = m.cli(m.in("trainer", "ml", "online-endpoint", "show", "-n", endpoint, "--query", "scoringUri", "-o", "tsv")...)
 	s.key = m.cli(m.in("trainer", "ml", "online-endpoint", "get-credentials", "-n", endpoint, "--query", "primaryKey", "-o", "tsv")...)
 	m.t.Cleanup(s.http.CloseIdleConnections)

@@ -3,13 +3,14 @@ package ml
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -18,12 +19,10 @@ import (
 // A workspace trains on a real node, through the gateway and the extension.
 func TestAWorkspaceTrains(t *testing.T) {
 	m := start(t)
-	m.whole()
-	m.archived()
-	m.failing()
-	m.several()
-	m.isolated()
-	m.withoutBinding()
+	m.part("one job", func(m *ml) { m.fromStartToEnd(); m.archived() })
+	m.part("jobs that fail", (*ml).failing)
+	m.part("several nodes", (*ml).several)
+	m.part("other workspaces", func(m *ml) { m.isolated(); m.withoutBinding() })
 }
 
 // submit writes a job's YAML and creates it.
@@ -62,13 +61,20 @@ func (m *ml) job(ctx context.Context, name string) (jobState, error) {
 	return jobState{job.Properties.Status, p["statusCode"], p["statusReason"], p}, err
 }
 
+// ended says whether a job stays as it is.
+func ended(status string) bool {
+	return slices.Contains([]string{"Completed", "Failed", "Canceled"}, status)
+}
+
 // until waits for a state of a job, and for a reason if one is given.
 func (m *ml) until(name, status, reason string) jobState {
 	m.t.Helper()
 	var last jobState
-	eventually(m.t, "job "+name+" is "+status, 90*time.Second, func(ctx context.Context) (err error) {
+	eventually(m.t, "job "+name+" is "+status, func(ctx context.Context) (err error) {
 		if last, err = m.job(ctx, name); err == nil && (last.status != status || !strings.Contains(last.reason, reason)) {
-			err = fmt.Errorf("it is %+v", last)
+			if err = fmt.Errorf("it is %+v", last); ended(last.status) && last.status != status {
+				err = errors.Join(err, errOver)
+			}
 		}
 		return err
 	})
@@ -90,14 +96,14 @@ func (m *ml) log(ctx context.Context, name, file string) (string, error) {
 	return part.Content, json.Unmarshal(res.Body, &part)
 }
 
-// whole: lines are readable while the job runs, it can be canceled, one that
+// fromStartToEnd: lines are readable while the job runs, it can be canceled, one that
 // ends is Completed, and its log stays when its pod is gone.
-func (m *ml) whole() {
+func (m *ml) fromStartToEnd() {
 	m.submit("long", "/train -steps 0 -pace 20ms", "")
 	m.until("long", "Running", "")
 	seen := 0
 	for range 2 { // and more of it while it runs
-		eventually(m.t, "new lines are there while the job runs", time.Minute, func(ctx context.Context) error {
+		eventually(m.t, "new lines are there while the job runs", func(ctx context.Context) error {
 			text, err := m.log(ctx, "long", "node-0/attempt-0")
 			if n := strings.Count(text, "\n"); err == nil && n <= seen {
 				err = fmt.Errorf("%d lines", n)
@@ -187,7 +193,7 @@ func (m *ml) several() {
 		var models []string
 		for i := range nodes {
 			node := fmt.Sprintf("node-%d", i)
-			eventually(m.t, "the log of "+node+" is whole", time.Minute, func(ctx context.Context) error {
+			eventually(m.t, "the log of "+node+" is whole", func(ctx context.Context) error {
 				text, err := m.log(ctx, form, node+"/attempt-0")
 				lines := strings.Split(strings.TrimSpace(text), "\n")
 				if last := lines[len(lines)-1]; err == nil && !strings.HasSuffix(last, fmt.Sprintf("nodes=%d", nodes)) {
@@ -258,14 +264,14 @@ func (m *ml) isolated() {
 // withoutBinding: the operation stops and says why, what runs goes on, and with
 // a binding the job is followed again.
 func (m *ml) withoutBinding() {
-	m.cli("aks", "trustedaccess", "rolebinding", "delete", "-g", m.GroupName(), "--cluster-name", m.Name, "-n", "ml-trainer", "--yes")
+	m.unbind()
 	m.until("private", "NotResponding", "no trusted access role binding")
 	m.refused("TrustedAccessRoleBindingNotFound", m.in("trainer", "ml", "job", "cancel", "-n", "private")...)
 	if phase := m.kubectl("get", "pods", "-n", "training", "-l", "ml.sallyport.dev/job", "--field-selector=status.phase=Running", "-o", "name"); phase == "" {
 		m.t.Error("what ran in the cluster has ended")
 	}
 	m.bind("trainer")
-	eventually(m.t, "the job is followed again", time.Minute, func(ctx context.Context) error {
+	eventually(m.t, "the job is followed again", func(ctx context.Context) error {
 		s, err := m.job(ctx, "private")
 		if err == nil && s.status == "NotResponding" {
 			err = fmt.Errorf("it is %+v", s)

@@ -27,6 +27,10 @@ const (
 	workspaces     = "Microsoft.MachineLearningServices/workspaces"
 	mlworkload     = workspaces + "/mlworkload"
 	prober         = "Contoso.Prober/probers/prober" // what a workspace has in the cluster, and no more
+
+	// patience is how long something may take on a slow machine. How long it should
+	// take is no matter, but where a test says so.
+	patience = 5 * time.Minute
 )
 
 const proberYAML = `
@@ -84,7 +88,8 @@ type ml struct {
 }
 
 // start returns the world, made by the first test that asks; see attach for what
-// that checks on the way.
+// that checks on the way. Later ones find it whole, or fail at once. What a test
+// that fails leaves running is ended.
 func start(t *testing.T) *ml {
 	t.Helper()
 	kube := kubes.Cluster(t)
@@ -122,7 +127,17 @@ func start(t *testing.T) *ml {
 	if shared.failed != nil && !first {
 		t.Fatal(shared.failed)
 	}
-	return &ml{shared.w, t}
+	m := &ml{shared.w, t}
+	if !first {
+		m.whole()
+	}
+	m.afterwards("what a failed test left running", func(ctx context.Context) error {
+		if !t.Failed() {
+			return nil
+		}
+		return m.sweep(ctx)
+	})
+	return m
 }
 
 func (m *ml) connect() {
@@ -202,14 +217,58 @@ func (m *ml) workspaceID(name string) string {
 
 func (m *ml) bind(workspace string) {
 	m.t.Helper()
-	m.cli("aks", "trustedaccess", "rolebinding", "create", "-g", m.GroupName(), "--cluster-name", m.Name, "-n", "ml-"+workspace,
-		"--source-resource-id", m.workspaceID(workspace), "--roles", mlworkload, "-o", "none")
+	m.cli(m.binding(workspace)...)
 }
 
-// eventually fails the test with what was missing.
-func eventually(t testing.TB, what string, bound time.Duration, ready func(context.Context) error) {
+// binding is the command that binds a workspace.
+func (m *ml) binding(workspace string) []string {
+	return []string{"aks", "trustedaccess", "rolebinding", "create", "-g", m.GroupName(), "--cluster-name", m.Name, "-n", "ml-" + workspace,
+		"--source-resource-id", m.workspaceID(workspace), "--roles", mlworkload, "-o", "none"}
+}
+
+// unbind takes the workspace's access away until the test ends, or binds it again.
+func (m *ml) unbind() {
+	m.t.Helper()
+	m.cli("aks", "trustedaccess", "rolebinding", "delete", "-g", m.GroupName(), "--cluster-name", m.Name, "-n", "ml-trainer", "--yes")
+	m.afterwards("the binding", func(ctx context.Context) error {
+		if m.bindingWrong(ctx) == nil {
+			return nil
+		}
+		return m.rebind(ctx)
+	})
+}
+
+// attachment is the command that attaches a namespace to the workspace.
+func (m *ml) attachment(name, namespace string) []string {
+	return m.in("trainer", "ml", "compute", "attach", "--type", "Kubernetes", "-n", name, "--resource-id", m.ClusterID(), "--namespace", namespace, "-o", "none")
+}
+
+// errOver: what is waited for cannot come any more.
+var errOver = errors.New("it ends so")
+
+// eventually fails the test with what was missing, at once where nobody can bring
+// it any more.
+func eventually(t testing.TB, what string, ready func(context.Context) error) {
 	t.Helper()
-	if err := installation.Eventually(t.Context(), what, bound, ready); err != nil {
+	var over error
+	err := installation.Eventually(t.Context(), what, patience, func(ctx context.Context) error {
+		if over = shared.w.dead(); over != nil {
+			return nil
+		}
+		err := ready(ctx)
+		if errors.Is(err, errOver) {
+			over = fmt.Errorf("waited until %s: %w", what, err)
+			return nil
+		}
+		return err
+	})
+	if err := errors.Join(err, over); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// dead is why nothing comes any more: the server, or a part of the cluster, has
+// ended by itself.
+func (w *world) dead() error {
+	return errors.Join(w.Process("sallyportd").Failed(), w.Cluster.Failure())
 }
