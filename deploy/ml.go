@@ -328,6 +328,9 @@ func (o MLOptions) mlDeployment(account string) rbac.Explained {
 		pod.Volumes = []corev1.Volume{{Name: "logs", VolumeSource: logs},
 			{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: mlConfig}}}}}
 	}
+	for _, taint := range []string{mlext.TaintAll, mlext.TaintSystem} {
+		pod.Tolerations = append(pod.Tolerations, corev1.Toleration{Key: taint, Operator: corev1.TolerationOpEqual, Value: mlext.TaintValue})
+	}
 	// Kubernetes gives a lost node five minutes; nobody reaches the cluster's jobs
 	// that long.
 	for _, taint := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {

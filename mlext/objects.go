@@ -94,6 +94,7 @@ type TrainingJobSpec struct {
 	// InstanceTypes and the default are the compute's, at submission.
 	InstanceTypes map[string]wire.InstanceType `json:"instanceTypes,omitempty"`
 	PullSecret    string                       `json:"pullSecret,omitempty"` // in Namespace
+	Compute       string                       `json:"compute,omitempty"`    // its name
 	Cancel        bool                         `json:"cancel,omitempty"`
 }
 

@@ -61,6 +61,7 @@ type OnlineDeploymentSpec struct {
 	// spec keeps it.
 	Scaled     int    `json:"scaled,omitempty"`
 	PullSecret string `json:"pullSecret,omitempty"` // in Namespace
+	Compute    string `json:"compute,omitempty"`    // its name
 }
 
 // NewOnlineEndpoint makes the object of an endpoint.

@@ -17,8 +17,7 @@ import (
 // The same by Azure's Go SDK, which knows nothing of Sallyport but its address.
 func TestAzuresSDKTrainsAndServes(t *testing.T) {
 	m := start(t)
-	m.inference()
-	m.image(scoreImage, m.build("../../examples/score"))
+	m.scoring()
 	program := m.Path("azureml")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./machinelearning")
 	build.Dir, build.Env = "../../azureclients", append(os.Environ(), "CGO_ENABLED=0")

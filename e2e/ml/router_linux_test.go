@@ -24,7 +24,7 @@ func (m *ml) routers(s *scorer) {
 	}
 	router := []string{"deployment/" + mlext.RouterAccount, "-n", wire.Namespace}
 	m.kubectl(append([]string{"scale", "--replicas=3"}, router...)...)
-	m.kubectl(append([]string{"rollout", "status", "--timeout="+patience.String()}, router...)...)
+	m.kubectl(append([]string{"rollout", "status", "--timeout=" + patience.String()}, router...)...)
 	var asked atomic.Int64
 	var mu sync.Mutex
 	var lost []string

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,8 +23,7 @@ const scoreImage = "dev.sallyport.test/score:1"
 // what serves, and callers score it without passing the gateway.
 func TestAWorkspaceServes(t *testing.T) {
 	m := start(t)
-	m.inference()
-	m.image(scoreImage, m.build("../../examples/score"))
+	m.scoring()
 	m.endpoint("fraud")
 	e := m.deploys()
 	m.splits(e)
@@ -38,11 +36,12 @@ func TestAWorkspaceServes(t *testing.T) {
 	m.withdraws()
 }
 
-// inference has the extension bring one router.
-func (m *ml) inference() {
+// scoring gives the nodes the image of a model server.
+func (m *ml) scoring() {
 	m.t.Helper()
-	m.cli(m.updateExtension(slices.Concat(settings, []string{"inferenceRouterHA=False"})...)...)
-	m.routed()
+	if !m.images[scoreImage] {
+		m.image(scoreImage, m.build("../../examples/score"))
+	}
 }
 
 // endpoint makes one.

@@ -25,8 +25,7 @@ const fitWithin = 0.01
 // binding goes, and scoring goes on. `make demo ML=1` tells it with 10,000 calls.
 func TestFromTrainingToScoring(t *testing.T) {
 	m := start(t)
-	m.inference()
-	m.image(scoreImage, m.build("../../examples/score"))
+	m.scoring()
 	calls := 1000
 	if n, err := strconv.Atoi(os.Getenv("SALLYPORT_E2E_CALLS")); err == nil {
 		calls = n
@@ -100,9 +99,16 @@ outputs: {model: {type: uri_folder}}
 // serves runs the model of a version as a deployment of the endpoint "line".
 func (m *ml) serves(name, version string, args ...string) {
 	m.t.Helper()
-	text := fmt.Sprintf(`name: %s
-endpoint_name: line
-model: azureml:slope:%s
+	file := m.servingFile("line", name, "azureml:slope:"+version)
+	m.cli(m.in("trainer", append([]string{"ml", "online-deployment", "create", "-f", file, "-o", "none"}, args...)...)...)
+}
+
+// servingFile is the YAML of a deployment that serves a model.
+func (m *ml) servingFile(endpoint, name, model string) string {
+	m.t.Helper()
+	return m.file(endpoint+"-"+name+".yaml", fmt.Sprintf(`name: %s
+endpoint_name: %s
+model: %s
 environment:
   image: %s
   inference_config:
@@ -111,8 +117,7 @@ environment:
 resources: {requests: {cpu: 20m, memory: 32Mi}, limits: {cpu: "1", memory: 128Mi}}
 readiness_probe: {initial_delay: 0, period: 1}
 request_settings: {request_timeout_ms: 60000, max_concurrent_requests_per_instance: 16, max_queue_wait_ms: 60000}
-`, name, version, scoreImage)
-	m.cli(m.in("trainer", append([]string{"ml", "online-deployment", "create", "-f", m.file("line-"+name+".yaml", text), "-o", "none"}, args...)...)...)
+`, name, endpoint, model, scoreImage))
 }
 
 func (m *ml) lineTraffic(split string) {

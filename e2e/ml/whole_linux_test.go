@@ -226,7 +226,9 @@ func (m *ml) stateWrong(ctx context.Context, id, version string) error {
 	if err != nil {
 		return err
 	}
-	var r struct{ Properties struct{ ProvisioningState string } }
+	var r struct {
+		Properties struct{ ProvisioningState string }
+	}
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return err
 	}

@@ -78,7 +78,8 @@ func TestMain(m *testing.M) {
 // "k8s".
 type world struct {
 	*installation.Installation
-	StorageURL string // of the workspaces' store
+	StorageURL string          // of the workspaces' store
+	images     map[string]bool // that the nodes have
 }
 
 // ml is the world in one test.
@@ -118,7 +119,7 @@ func start(t *testing.T) *ml {
 		if err != nil {
 			t.Fatal(err)
 		}
-		shared.w = &world{in, "https://" + storage}
+		shared.w = &world{in, "https://" + storage, map[string]bool{}}
 		m := &ml{shared.w, t}
 		m.connect()
 		m.attach()
@@ -178,6 +179,7 @@ func (m *ml) image(name, program string) {
 	m.t.Helper()
 	at := "/" + filepath.Base(program)
 	m.must(m.Cluster.AddImage(m.t.Context(), devcluster.Image{Name: name, Files: []devcluster.ImageFile{{Path: at, From: program}}, Entrypoint: []string{at}}))
+	m.images[name] = true
 }
 
 func (m *ml) cli(args ...string) string {

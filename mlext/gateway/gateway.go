@@ -309,7 +309,7 @@ func (g *Gateway) putJob(ctx context.Context, owner mlext.Owner, j wire.Job) err
 		j.InstanceType = c.Spec.DefaultInstanceType
 	}
 	u, err := mlext.ToObject(mlext.NewTrainingJob(mlext.TrainingJobSpec{Owner: owner, Job: j, Namespace: c.Spec.Namespace, InstanceTypes: c.Spec.InstanceTypes,
-		PullSecret: c.PullSecret()}))
+		PullSecret: c.PullSecret(), Compute: c.Spec.Name}))
 	if err != nil {
 		return err
 	}

@@ -234,7 +234,7 @@ func (g *Gateway) putDeployment(ctx context.Context, owner mlext.Owner, d wire.D
 	}
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		spec := mlext.OnlineDeploymentSpec{Owner: owner, Deployment: d, Namespace: e.Spec.Namespace, InstanceTypes: c.Spec.InstanceTypes,
-			PullSecret: c.PullSecret()}
+			PullSecret: c.PullSecret(), Compute: c.Spec.Name}
 		old, err := g.deployment(ctx, owner, d.UID)
 		version := ""
 		switch {

@@ -76,7 +76,7 @@ func renderDeployment(s *mlext.OnlineDeploymentSpec, kind wire.InstanceType, c c
 		// end, so that a server that stops at once loses nothing either.
 		Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: noticed + seconds}}},
 	}
-	pod := workload(kind, resources)
+	pod := workload(kind, resources, tolerations(s.Owner, s.Compute))
 	pod.TerminationGracePeriodSeconds = ptr(noticed + seconds + 10)
 	if err := sharedMemory(&pod, &container, d.ShmSize); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -75,7 +76,7 @@ func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.Persis
 	for _, word := range argv(j.Command) {
 		container.Command = append(container.Command, literal(word))
 	}
-	pod := workload(kind, resources)
+	pod := workload(kind, resources, tolerations(t.Spec.Owner, t.Spec.Compute))
 	pod.RestartPolicy = corev1.RestartPolicyNever
 	if err := sharedMemory(&pod, &container, j.ShmSize); err != nil {
 		return nil, err
@@ -108,19 +109,32 @@ func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.Persis
 }
 
 // workload is what all pods of workspaces have in common.
-func workload(kind wire.InstanceType, resources corev1.ResourceRequirements) corev1.PodSpec {
+func workload(kind wire.InstanceType, resources corev1.ResourceRequirements, tolerated []corev1.Toleration) corev1.PodSpec {
 	pod := corev1.PodSpec{
 		AutomountServiceAccountToken: ptr(false), EnableServiceLinks: ptr(false),
 		SecurityContext: &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
 		NodeSelector:    kind.NodeSelector,
-		Tolerations: []corev1.Toleration{
-			{Key: "ml.azure.com/amlarc", Operator: corev1.TolerationOpExists}, {Key: "amlarc-workload", Operator: corev1.TolerationOpExists},
-		},
+		Tolerations:     tolerated,
 	}
 	if _, ok := resources.Limits[wire.GPU]; ok {
 		pod.Tolerations = append(pod.Tolerations, corev1.Toleration{Key: wire.GPU, Operator: corev1.TolerationOpExists})
 	}
 	return pod
+}
+
+// tolerations of the taints of nodes that are kept for machine learning, or for
+// some workspaces.
+func tolerations(o mlext.Owner, compute string) []corev1.Toleration {
+	group, workspace := place(o.Workspace)
+	var all []corev1.Toleration
+	for _, t := range [][2]string{{mlext.TaintAll, mlext.TaintValue}, {mlext.TaintWorkload, mlext.TaintValue},
+		{mlext.TaintGroup, group}, {mlext.TaintWorkspace, workspace}, {mlext.TaintCompute, trust.Fold(compute)}} {
+		if t[1] == "" || len(validation.IsValidLabelValue(t[1])) > 0 {
+			continue // no taint has such a value
+		}
+		all = append(all, corev1.Toleration{Key: t[0], Operator: corev1.TolerationOpEqual, Value: t[1]})
+	}
+	return all
 }
 
 // services let the nodes of a job find each other: each by its name

@@ -138,13 +138,22 @@ func next(t *mlext.TrainingJob, s *wire.Status) string {
 	return ""
 }
 
-// inWorkspace is how a command names a workspace.
-func inWorkspace(id string) string {
+// place of a workspace; "" if the id is of none.
+func place(id string) (group, workspace string) {
 	parts := strings.Split(id, "/") // "", subscriptions, s, resourcegroups, g, providers, ns, workspaces, w
 	if len(parts) != 9 {
+		return "", ""
+	}
+	return parts[4], parts[8]
+}
+
+// inWorkspace is how a command names a workspace.
+func inWorkspace(id string) string {
+	group, workspace := place(id)
+	if workspace == "" {
 		return ""
 	}
-	return "-g " + parts[4] + " -w " + parts[8]
+	return "-g " + group + " -w " + workspace
 }
 
 type attempt struct {

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -150,8 +151,33 @@ func TestRender(t *testing.T) {
 		t.Errorf("instance type: %v", err)
 	}
 	made, err = render(job(nil), wire.InstanceType{Resources: wire.Resources{Limits: map[string]string{wire.GPU: "1"}}}, nil, nil, carrier{})
-	if err != nil || len(made.Spec.Template.Spec.Tolerations) != 3 {
+	if err != nil || !slices.Contains(made.Spec.Template.Spec.Tolerations, corev1.Toleration{Key: wire.GPU, Operator: corev1.TolerationOpExists}) {
 		t.Errorf("gpu %+v %v", made, err)
+	}
+}
+
+// Nodes that are kept for machine learning, for a group, a workspace or a compute
+// take its pods, and no others.
+func TestTolerations(t *testing.T) {
+	tolerated := func(group, compute string) string {
+		var all []string
+		for _, t := range tolerations(mlext.Owner{Workspace: "/subscriptions/s/resourcegroups/" + group + "/providers/microsoft.machinelearningservices/workspaces/w"}, compute) {
+			if t.Operator != corev1.TolerationOpEqual || t.Effect != "" {
+				all = append(all, string(t.Operator), string(t.Effect))
+			}
+			all = append(all, strings.TrimPrefix(t.Key, "ml.azure.com/")+"="+t.Value)
+		}
+		return strings.Join(all, " ")
+	}
+	if got, want := tolerated("g", "K8s"), "amlarc=true amlarc-workload=true resource-group=g workspace=w compute=k8s"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	// Kubernetes refuses a pod that tolerates what no taint can be.
+	if got, want := tolerated("g(1)", ""), "amlarc=true amlarc-workload=true workspace=w"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	if got := tolerations(mlext.Owner{}, ""); len(got) != 2 {
+		t.Errorf("of nobody: %v", got)
 	}
 }
 
