@@ -227,7 +227,7 @@ func (a *app) workspaceDelete() *cobra.Command {
 
 func (a *app) computeAttach() *cobra.Command {
 	var n inWorkspace
-	var typ, resource, namespace, identityType string
+	var file, typ, resource, namespace, identityType string
 	var environment []string
 	var noWait bool
 	return a.command(spec{
@@ -236,12 +236,17 @@ func (a *app) computeAttach() *cobra.Command {
 what to type next: a role binding of the workspace is there and in force, the cluster
 is reachable, the ML extension is installed and healthy, the namespace exists and may
 be used, the name is free. An attached compute can be attached again as it is, which
-checks everything anew.`,
+checks everything anew. In a file, az's YAML of a Kubernetes compute (name, type,
+resource_id, namespace, description, properties), properties may give the compute
+instance types of its own (instance_types, default_instance_type); arguments count
+more than the file.`,
 		example: "sallyport ml compute attach -g MyResourceGroup -w MyWorkspace --type Kubernetes -n k8s --resource-id /subscriptions/.../managedClusters/c --namespace training",
 		flags: func(f *flags) {
-			f.need(&typ, "type", "t", "Kubernetes.")
-			n.named(f, "compute")
-			f.need(&resource, "resource-id", "", "The cluster's resource id.")
+			f.text(&file, "file", "f", "YAML of the compute. Without one, --name, --type and --resource-id are needed.")
+			f.text(&typ, "type", "t", "Kubernetes.")
+			f.text(&n.name, "name", "n", "Name of the compute.")
+			n.flags(f)
+			f.text(&resource, "resource-id", "", "The cluster's resource id.")
 			f.text(&namespace, "namespace", "", "Namespace that jobs run in. Default: default.")
 			f.text(&identityType, "identity-type", "", "Not used: jobs have no identity of their own. Leave it out.")
 			f.many(&environment, "check-environment", "", "Folders or files of facts (see 'sallyport env collect'): check them first, and attach only if nothing fails.")
@@ -249,8 +254,28 @@ checks everything anew.`,
 		},
 		columns: computeColumns,
 		run: func(ctx context.Context, _ []string) (any, error) {
+			c := &computeFile{}
+			if file != "" {
+				var err error
+				if c, err = readComputeFile(file); err != nil {
+					return nil, err
+				}
+			}
+			typ, n.name, resource, namespace = orText(typ, c.Type), orText(n.name, c.Name), orText(resource, c.ResourceID), orText(namespace, c.Namespace)
+			for _, needed := range [][2]string{{"--type/-t", typ}, {"--name/-n", n.name}, {"--resource-id", resource}} {
+				if needed[1] == "" {
+					return nil, usagef("the following arguments are required: %s, or --file/-f with it", needed[0])
+				}
+			}
 			if !strings.EqualFold(typ, "kubernetes") {
 				return nil, usagef("argument --type/-t: '%s' is not supported; clusters of type Kubernetes are attached", typ)
+			}
+			properties, err := c.arm()
+			if err != nil {
+				return nil, err
+			}
+			if namespace != "" {
+				properties["namespace"] = namespace
 			}
 			if identityType != "" {
 				return nil, usagef("argument --identity-type: computes have no identity of their own here; leave it out")
@@ -268,12 +293,14 @@ checks everything anew.`,
 					return nil, err
 				}
 			}
-			c, err := a.session()
+			s, err := a.session()
 			if err != nil {
 				return nil, err
 			}
-			body := map[string]any{"properties": map[string]any{"computeType": "Kubernetes", "resourceId": resource, "properties": texts("namespace", namespace)}}
-			o, err := c.Begin(ctx, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: body})
+			all := texts("description", c.Description)
+			all["computeType"], all["resourceId"], all["properties"] = "Kubernetes", resource, properties
+			body := map[string]any{"properties": all}
+			o, err := s.Begin(ctx, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: body})
 			if err != nil {
 				return nil, err
 			}

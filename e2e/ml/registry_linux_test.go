@@ -1,6 +1,8 @@
 package ml
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -15,6 +17,13 @@ func TestRegistryCredentials(t *testing.T) {
 	m := start(t)
 	file := m.Path("registry.yml")
 	m.must(os.WriteFile(file, []byte("name: images\ntype: container_registry\ntarget: registry.example.com\ncredentials: {type: username_password, username: robot, password: hush-hush}\n"), 0o600))
+	m.afterwards("the connection", func(ctx context.Context) error {
+		if !t.Failed() {
+			return nil
+		}
+		_, err := m.CLI(ctx, m.in("trainer", "ml", "connection", "delete", "-n", "images", "--yes")...)
+		return err
+	})
 	if out := m.cli(m.in("trainer", "ml", "connection", "create", "-f", file)...); strings.Contains(out, "hush") {
 		t.Errorf("shown: %s", out)
 	}
@@ -44,7 +53,19 @@ func TestRegistryCredentials(t *testing.T) {
 			t.Errorf("%s: %s", what, out)
 		}
 	}
-	m.kubectl("delete", "secret", "of-somebody", "-n", "training")
+	// Nor may it change one: not somebody's, not one that only has the right name,
+	// and in its own namespace the trust's only.
+	m.kubectl("create", "secret", "generic", mlext.PullSecrets+"of-somebody", "-n", "training", "--from-literal=a=b")
+	m.kubectl("create", "secret", "generic", "of-somebody", "-n", wire.Namespace, "--from-literal=a=b")
+	for _, at := range []string{"training/of-somebody", "training/" + mlext.PullSecrets + "of-somebody", wire.Namespace + "/of-somebody"} {
+		namespace, name, _ := strings.Cut(at, "/")
+		file := m.file("replace.json", fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q,"namespace":%q},"stringData":{"a":"stolen"}}`, name, namespace))
+		out, err := m.Cluster.Kubectl(t.Context(), "replace", "--raw", "/api/v1/namespaces/"+namespace+"/secrets/"+name, "-f", file, "--as", gateway)
+		if err == nil || !strings.Contains(err.Error()+out, "forbidden") && !strings.Contains(err.Error()+out, "Forbidden") && !strings.Contains(err.Error()+out, "writes no Secrets") {
+			t.Errorf("changing %s: %s %v", at, out, err)
+		}
+		m.kubectl("delete", "secret", name, "-n", namespace)
+	}
 	m.cli(m.in("trainer", "ml", "connection", "delete", "-n", "images", "--yes")...)
 	if all := secrets(); all != "" {
 		t.Errorf("left: %s", all)
