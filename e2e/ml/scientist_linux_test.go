@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/e2e/installation"
 )
 
@@ -104,14 +105,17 @@ func (s *scientist) isHeldBack() {
 	s.mayNot(workspace+"/computes/write", attach...)
 	s.mayNot(workspace+"/computes/delete", s.in("trainer", "ml", "compute", "detach", "-n", "k8s", "--yes")...)
 	s.mayNot(workspace+"/delete", "ml", "workspace", "delete", "-g", s.GroupName(), "-n", "trainer", "--yes")
-	s.mayNot(workspace+"/write", "ml", "workspace", "create", "-g", s.GroupName(), "-n", "trainer")
+	s.mayNot(workspace+"/write", "ml", "workspace", "update", "-g", s.GroupName(), "-n", "trainer", "--description", "mine")
 	s.mayNot(workspace+"/connections/write", s.in("trainer", "ml", "connection", "create", "-f", s.file("adas-registry.yaml",
 		"name: adas\ntype: container_registry\ntarget: registry.example.com\ncredentials: {type: username_password, username: ada, password: hush}\n"))...)
-	s.mayNot("Microsoft.ContainerService/managedClusters/trustedAccessRoleBindings/write", s.binding("trainer")...)
+	s.mayNot("Microsoft.ContainerService/managedClusters/trustedAccessRoleBindings/write", "rest", "-m", "put",
+		"-u", s.BindingID("ml-trainer")+"?api-version="+client.ContainerServiceVersion, "-b", `{"properties":{"sourceResourceId":"`+s.workspaceID("trainer")+`","roles":["`+mlworkload+`"]}}`)
 	s.mayNot("Microsoft.ContainerService/managedClusters/trustedAccessRoleBindings/delete",
 		"aks", "trustedaccess", "rolebinding", "delete", "-g", s.GroupName(), "--cluster-name", s.Name, "-n", "ml-trainer", "--yes")
 	s.mayNot("Microsoft.KubernetesConfiguration/extensions/delete", s.on("k8s-extension", "delete", "-n", "azureml", "--yes")...)
 	s.mayNot("Microsoft.ContainerService/managedClusters/listClusterUserCredential/action", "aks", "get-credentials", "-g", s.GroupName(), "-n", s.Name, "-f", s.Path("adas.kubeconfig"))
-	s.mayNot("Microsoft.Authorization/roleAssignments/write", "role", "assignment", "create", "--assignee", s.person.Name, "--role", "Owner", "--scope", s.workspaceID("trainer"))
+	s.mayNot("Microsoft.Authorization/roleAssignments/write", "rest", "-m", "put",
+		"-u", s.workspaceID("trainer")+"/providers/Microsoft.Authorization/roleAssignments/00000000-0000-4000-8000-000000000001?api-version="+client.AuthorizationVersion,
+		"-b", `{"properties":{"roleDefinitionId":"/providers/Microsoft.Authorization/roleDefinitions/8e3af657-a8ff-443c-a75c-2fe8c4bcb635","principalId":"00000000-0000-4000-8000-000000000002"}}`)
 	s.mayNot(workspace+"/jobs/read", s.in("stranger", "ml", "job", "list")...)
 }

@@ -112,23 +112,28 @@ func (m *ml) clusterWrong(ctx context.Context) error {
 	}
 	lost, tainted, err := m.nodesWrong(ctx)
 	if err == nil && len(lost)+len(tainted) > 0 {
-		err = fmt.Errorf("nodes %v do not run, nodes %v have taints", lost, tainted)
+		err = fmt.Errorf("nodes %v do not run, taints %v", lost, tainted)
 	}
 	return err
 }
 
-func (m *ml) nodesWrong(ctx context.Context) (lost, tainted []string, err error) {
+// nodesWrong are nodes that do not run, and the taints of others.
+func (m *ml) nodesWrong(ctx context.Context) (lost []string, tainted map[string][]string, err error) {
 	running := map[string]bool{}
+	tainted = map[string][]string{}
 	for _, n := range m.Cluster.Nodes() {
 		running[n.Name()] = true
 	}
 	var nodes struct{ Items []looked }
 	err = m.look(ctx, "/api/v1/nodes", &nodes)
 	for _, n := range nodes.Items {
-		if !running[n.Metadata.Name] {
-			lost = append(lost, n.Metadata.Name)
-		} else if len(n.Spec.Taints) > 0 {
-			tainted = append(tainted, n.Metadata.Name)
+		name := n.Metadata.Name
+		if !running[name] {
+			lost = append(lost, name)
+			continue
+		}
+		for _, t := range n.Spec.Taints {
+			tainted[name] = append(tainted[name], t.Key+"-")
 		}
 	}
 	return lost, tainted, err
@@ -148,8 +153,9 @@ func (m *ml) mendCluster(ctx context.Context) error {
 		_, gone := m.Cluster.Kubectl(ctx, append([]string{"delete", "node"}, lost...)...)
 		err = errors.Join(err, gone)
 	}
-	if len(tainted) > 0 { // others than that for GPUs are Kubernetes' own
-		_, _ = m.Cluster.Kubectl(ctx, "taint", "nodes", "--all", "nvidia.com/gpu-")
+	for node, taints := range tainted {
+		_, gone := m.Cluster.Kubectl(ctx, append([]string{"taint", "node", node}, taints...)...)
+		err = errors.Join(err, gone)
 	}
 	return err
 }
