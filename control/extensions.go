@@ -96,7 +96,7 @@ func (k *call) bodyOfExtension(x *store.Extension) extensionBody {
 	if x.Version != "" {
 		p.set("version", x.Version)
 	}
-	if x.Installed.Present {
+	if x.Installed.Present && x.Installed.Version != "" {
 		p.set("currentVersion", x.Installed.Version)
 	}
 	if x.Problem != nil {

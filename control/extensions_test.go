@@ -200,6 +200,23 @@ func TestExtensionWithInstaller(t *testing.T) {
 	w.refused(404, arm.ResourceNotFound, "GET", probePath, nil)
 }
 
+// Where the installer could not look, what it last saw holds.
+func TestExtensionUnseen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).scene()
+	agent := w.installerOf(clusterPath)
+	put := w.must(201, "PUT", extensionPath, training())
+	uid := agent.told().Extensions[0].UID
+	agent.says(mandate.ExtensionState{UID: uid, Generation: 1, Present: true, Version: "1.0.0"})
+	w.finished(put)
+	patch := w.must(202, "PATCH", extensionPath, props("configurationSettings", map[string]string{"nodeSelector.disk": "hdd"}))
+	agent.says(mandate.ExtensionState{UID: uid, Generation: 2, Unseen: true, Problem: &mandate.ExtensionProblem{Code: mandate.ExtensionNotAccepted, Message: "no rights"}})
+	w.finished(patch)
+	if r := w.must(200, "GET", extensionPath, nil); r.text("properties.provisioningState") != "Failed" || r.text("properties.currentVersion") != "1.0.0" {
+		t.Errorf("%s", r.raw)
+	}
+}
+
 // rawRecord reads a record's bytes.
 type rawRecord struct{ raw []byte }
 

@@ -155,6 +155,9 @@ func (c *Control) installedOne(ctx context.Context, a *agent, said *mandate.Exte
 		}
 		x := item.Value
 		x.Installed = store.ExtensionInstalled{Generation: said.Generation, Present: said.Present, Version: cut(said.Version, 64)}
+		if said.Unseen {
+			x.Installed.Present, x.Installed.Version = item.Value.Installed.Present, item.Value.Installed.Version
+		}
 		if p := said.Problem; p != nil {
 			x.Installed.Problem = &store.Failure{Code: cut(p.Code, 64), Message: cut(p.Message, 2000)}
 		}

@@ -43,51 +43,55 @@ type releases struct {
 func releaseName(x *mandate.Extension) string { return trust.Fold(x.Name) }
 
 // follow makes the cluster hold what is wanted of one extension. Errors are those
-// that may pass; everything else is a problem in the state.
+// that may pass; everything else is a problem in the state, which says what is in
+// the cluster also where nothing may be done to it.
 func (r *releases) follow(ctx context.Context, x mandate.Extension, nodes int) (mandate.ExtensionState, error) {
 	state := mandate.ExtensionState{UID: x.UID, Generation: x.Generation}
-	a, why, err := r.accept(ctx, x)
-	if err != nil || why != nil {
-		state.Problem = why
+	h, err := r.kube.helm(place(&x))
+	if err != nil {
 		return state, err
 	}
-	if x.Remove {
-		err = r.remove(ctx, a, &state)
-	} else {
-		err = r.install(ctx, a, nodes, &state)
+	history, unseen := revisions(h, releaseName(&x))
+	if unseen != nil && passing(unseen) {
+		return state, unseen
+	}
+	state.Unseen = unseen != nil
+	present(&state, history)
+	a, why, err := r.accept(ctx, x)
+	switch {
+	case err != nil || why != nil:
+		state.Problem = why
+	case unseen != nil:
+		err = r.unseen(unseen, a, &state)
+	case x.Remove:
+		err = r.remove(ctx, h, a, &state)
+	default:
+		err = r.install(ctx, h, a, history, nodes, &state)
 	}
 	return state, err
 }
 
 // install installs or updates. What fails is taken back: an installation whole, an
 // update to what was there before.
-func (r *releases) install(ctx context.Context, a *accepted, nodes int, state *mandate.ExtensionState) error {
-	h, err := r.kube.helm(a.place)
-	if err != nil {
-		return err
-	}
-	history, err := revisions(h, releaseName(&a.Extension))
-	if err != nil {
-		return r.unseen(err, a, state)
-	}
+func (r *releases) install(ctx context.Context, h *action.Configuration, a *accepted, history []*release.Release, nodes int, state *mandate.ExtensionState) error {
 	if err := settle(h, history); err != nil {
 		return r.unseen(err, a, state)
 	}
 	before := deployed(history)
-	r.present(state, before)
 	if found := r.checks(ctx, a, nodes); len(found) > 0 {
 		r.report(ctx, a, phase(before), found)
 		state.Problem, state.Statuses = problemOf(found), statusesOf(found)
 		return nil
 	}
 	var done *release.Release
+	var err error
 	if before == nil && len(history) == 0 {
 		done, err = r.helmInstall(ctx, h, a)
 	} else {
 		done, err = r.helmUpgrade(ctx, h, a)
 	}
 	if err == nil {
-		r.present(state, done)
+		present(state, []*release.Release{done})
 		r.report(ctx, a, phase(before), nil)
 		state.Statuses = append(state.Statuses, installed(done, a.digest))
 		return nil
@@ -132,9 +136,10 @@ func (r *releases) unseen(err error, a *accepted, state *mandate.ExtensionState)
 	return nil
 }
 
-func (r *releases) present(state *mandate.ExtensionState, rel *release.Release) {
-	state.Present, state.Version = rel != nil, ""
-	if rel != nil && rel.Chart != nil && rel.Chart.Metadata != nil {
+// present says what of an extension is in the cluster, by Helm's records of it.
+func present(state *mandate.ExtensionState, history []*release.Release) {
+	state.Present, state.Version = len(history) > 0, ""
+	if rel := deployed(history); rel != nil && rel.Chart != nil && rel.Chart.Metadata != nil {
 		state.Version = rel.Chart.Metadata.Version
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"helm.sh/helm/v4/pkg/action"
+
 	"github.com/sallyport/sallyport/deploy"
 	"github.com/sallyport/sallyport/mandate"
 )
@@ -22,17 +24,7 @@ const drainBound = time.Minute
 // remove takes an extension out of the cluster: first the objects of its kinds,
 // while what has to let go of them still runs, then the release, at last what its
 // parts left.
-func (r *releases) remove(ctx context.Context, a *accepted, state *mandate.ExtensionState) error {
-	h, err := r.kube.helm(a.place)
-	if err != nil {
-		return err
-	}
-	history, err := revisions(h, releaseName(&a.Extension))
-	if err != nil {
-		return r.unseen(err, a, state)
-	}
-	r.present(state, deployed(history))
-	state.Present = len(history) > 0
+func (r *releases) remove(ctx context.Context, h *action.Configuration, a *accepted, state *mandate.ExtensionState) error {
 	kinds, left, err := deploy.Removal(a.Type)
 	if err != nil {
 		return err
@@ -58,7 +50,7 @@ func (r *releases) remove(ctx context.Context, a *accepted, state *mandate.Exten
 			return failed(fmt.Errorf("remove %s %s: %w", l.Resource, l.Name, err))
 		}
 	}
-	state.Present, state.Version = false, ""
+	present(state, nil)
 	if forced {
 		state.Statuses = []mandate.ExtensionStatus{{Code: "NotDrained", Level: "Warning",
 			Message: fmt.Sprintf("The extension's own parts did not let go of what was made for it within %s, so what runs for it in attached namespaces may be left.", drainBound)}}

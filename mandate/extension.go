@@ -83,7 +83,8 @@ type ExtensionReport struct {
 type ExtensionState struct {
 	UID        string            `json:"uid"`
 	Generation int64             `json:"generation"`
-	Present    bool              `json:"present"` // something of it is in the cluster
+	Present    bool              `json:"present"`          // something of it is in the cluster
+	Unseen     bool              `json:"unseen,omitempty"` // nobody could look: Present and Version say nothing
 	Version    string            `json:"version,omitempty"`
 	Problem    *ExtensionProblem `json:"problem,omitempty"`
 	Statuses   []ExtensionStatus `json:"statuses,omitempty"`

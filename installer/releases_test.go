@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/sallyport/sallyport/deploy"
+	"github.com/sallyport/sallyport/internal/devcluster"
+	"github.com/sallyport/sallyport/internal/devcluster/devclustertest"
+	"github.com/sallyport/sallyport/mandate"
+	"github.com/sallyport/sallyport/rbac"
+)
+
+// Deployments make pods, and what is deleted goes.
+var shared = devclustertest.Shared{Config: devcluster.Config{Controllers: true}}
+
+func TestMain(m *testing.M) { os.Exit(shared.Main(m)) }
+
+// scene is a namespace of a real cluster without nodes, whose owner has accepted
+// the probe there; the test is its kubelet. The installer has its own rights.
+type scene struct {
+	*releases
+	t         *testing.T
+	kube      *devcluster.Cluster
+	admin     *kubernetes.Clientset
+	namespace string
+	runs      atomic.Bool // pods that are made come up
+}
+
+func newScene(t *testing.T, namespace string) *scene {
+	t.Helper()
+	c := shared.Cluster(t)
+	config := func(token string) *rest.Config {
+		return &rest.Config{Host: c.URL(), BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAData: c.CA()}, QPS: -1}
+	}
+	admin, err := kubernetes.NewForConfig(config(c.AdminToken()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scene{t: t, kube: c, admin: admin, namespace: namespace}
+	for _, name := range []string{rbac.SystemNamespace, namespace} {
+		s.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: " + name + "}\n")
+	}
+	s.accept(deploy.Accept)
+	seconds := int64(3600)
+	token, err := admin.CoreV1().ServiceAccounts(rbac.SystemNamespace).CreateToken(t.Context(), rbac.InstallerAccount,
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := newKube(config(token.Status.Token), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.releases = &releases{kube: k, timeout: time.Minute, log: slog.New(slog.DiscardHandler)}
+	s.runs.Store(true)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); s.kubelet(ctx) }()
+	t.Cleanup(func() { stop(); <-ended })
+	return s
+}
+
+// accept applies what accepting the probe in the scene's namespace is.
+func (s *scene) accept(what func(deploy.Options, deploy.Accepted) ([]rbac.Explained, error)) {
+	s.t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(signer.Public().(ed25519.PublicKey))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	objects, err := what(deploy.Options{Cluster: cluster, Server: "https://sallyport.example", Image: "installer:1", NoAgents: true,
+		MandateKey: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})}, deploy.ProbeOptions{Namespaces: []string{s.namespace}, Image: "agent:1"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	text, err := deploy.YAML("", objects)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.apply(string(text))
+}
+
+func (s *scene) apply(text string) {
+	s.t.Helper()
+	if err := s.kube.Apply(s.t.Context(), text); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *scene) kubectl(args ...string) string {
+	s.t.Helper()
+	out, err := s.kube.Kubectl(s.t.Context(), args...)
+	if err != nil {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
+
+// kubelet lets pods of the namespace run, while they shall.
+func (s *scene) kubelet(ctx context.Context) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	pods := s.admin.CoreV1().Pods(s.namespace)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		all, err := pods.List(ctx, metav1.ListOptions{})
+		if err != nil || !s.runs.Load() {
+			continue
+		}
+		for i := range all.Items {
+			p := &all.Items[i]
+			if p.Status.Phase == corev1.PodRunning {
+				continue
+			}
+			p.Status.Phase = corev1.PodRunning
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}}
+			_, _ = pods.UpdateStatus(ctx, p, metav1.UpdateOptions{}) // the next round does what failed
+		}
+	}
+}
+
+// probe is the probe as it is wanted in a generation.
+func (s *scene) probe(generation int64) mandate.Extension {
+	return mandate.Extension{UID: uidA, Name: "Probe", Generation: generation, Type: probeType, Train: "stable", Namespace: s.namespace,
+		Settings: map[string]string{"targets.self": "localhost", "interval": "60", "cluster_name": clusterID}}
+}
+
+func (s *scene) done(x mandate.Extension) mandate.ExtensionState {
+	s.t.Helper()
+	state, err := s.follow(s.t.Context(), x, 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return state
+}
+
+func (s *scene) installed() mandate.ExtensionState {
+	s.t.Helper()
+	state := s.done(s.probe(1))
+	if state.Problem != nil || !state.Present || state.Version != "1.0.0" {
+		s.t.Fatalf("%+v, %+v", state, state.Problem)
+	}
+	return state
+}
+
+func code(s mandate.ExtensionState) string {
+	if s.Problem == nil {
+		return ""
+	}
+	return s.Problem.Code
+}
+
+// A refused update leaves what was there, and that is what is said; where nobody
+// can look, that is said.
+func TestRefusedUpdateLeavesWhatIsThere(t *testing.T) {
+	s := newScene(t, "refused")
+	s.installed()
+	bad := s.probe(2)
+	bad.Settings["interval"] = "never"
+	if state := s.done(bad); code(state) != "InvalidConfigurationSettings" || !state.Present || state.Unseen || state.Version != "1.0.0" {
+		t.Errorf("settings: %+v, %+v", state, state.Problem)
+	}
+	consent := []string{"configmap", deploy.ConsentName(probeType), "-n", rbac.SystemNamespace}
+	s.kubectl(append([]string{"patch", "-p", `{"data":{"chart":"sha256:0000"}}`}, consent...)...)
+	if state := s.done(s.probe(3)); code(state) != mandate.ExtensionDigestRefused || !state.Present || state.Version != "1.0.0" {
+		t.Errorf("another chart: %+v, %+v", state, state.Problem)
+	}
+	s.kubectl(append([]string{"delete"}, consent...)...)
+	if state := s.done(s.probe(4)); code(state) != mandate.ExtensionNotAccepted || !state.Present || state.Version != "1.0.0" {
+		t.Errorf("no consent: %+v, %+v", state, state.Problem)
+	}
+	s.kubectl("delete", "rolebinding", rbac.InstallerRole(probeType), "-n", s.namespace)
+	if state := s.done(s.probe(5)); code(state) != mandate.ExtensionNotAccepted || !state.Unseen {
+		t.Errorf("no rights: %+v, %+v", state, state.Problem)
+	}
+	if d := s.kubectl("get", "deployment", "sallyport-probe", "-n", s.namespace, "-o", "name"); strings.TrimSpace(d) == "" {
+		t.Error("it is gone")
+	}
+}
