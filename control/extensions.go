@@ -222,7 +222,7 @@ func (k *call) putExtension() (*answer, error) {
 	x := store.Extension{ClusterID: k.cluster.Value.ID, ClusterUID: k.cluster.Value.UID, Name: k.vars["extension"], UID: newUID(), Type: t.Name, AutoUpgrade: true, Extra: extra.store()}
 	if old.Revision != 0 {
 		o := &old.Value
-		x.Name, x.UID, x.Generation, x.Identity, x.Installed, x.Stamp = o.Name, o.UID, o.Generation, o.Identity, o.Installed, o.Stamp
+		x.Name, x.UID, x.Generation, x.Identity, x.Begun, x.Installed, x.Stamp = o.Name, o.UID, o.Generation, o.Identity, o.Begun, o.Installed, o.Stamp
 	}
 	scope := extension.Scope{}
 	inCluster, inNamespace := p.Scope != nil && p.Scope.Cluster != nil, p.Scope != nil && p.Scope.Namespace != nil

@@ -200,6 +200,47 @@ func TestExtensionWithInstaller(t *testing.T) {
 	w.refused(404, arm.ResourceNotFound, "GET", probePath, nil)
 }
 
+// What the installer never began is deleted, though it cannot look; it begins
+// nothing of what is being deleted; and what it began stays until it has looked.
+func TestExtensionNeverBegun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).scene()
+	agent := w.installerOf(clusterPath)
+	refused := func(generation int64) mandate.ExtensionState {
+		return mandate.ExtensionState{UID: agent.told().Extensions[0].UID, Generation: generation, Unseen: true, Problem: &mandate.ExtensionProblem{Code: mandate.ExtensionNotAccepted, Message: "not accepted"}}
+	}
+	begin := func() int {
+		return agent.call("POST", "/agents/v1/extensions/report", mandate.ExtensionReport{Instance: agent.process, Version: "test", Begun: []string{agent.told().Extensions[0].UID}}).status
+	}
+	put := w.must(201, "PUT", extensionPath, training())
+	agent.says(refused(1))
+	w.finished(put)
+	del := w.must(202, "DELETE", extensionPath, nil)
+	if status := begin(); status != 409 {
+		t.Errorf("it began while it was deleted: %d", status)
+	}
+	agent.says(refused(2))
+	if end := w.finished(del); end.text("status") != "Succeeded" {
+		t.Errorf("%s", end.raw)
+	}
+	w.refused(404, arm.ResourceNotFound, "GET", extensionPath, nil)
+
+	put = w.must(201, "PUT", extensionPath, training())
+	if status := begin(); status != 204 {
+		t.Fatalf("begin: %d", status)
+	}
+	agent.says(refused(1))
+	w.finished(put)
+	put = w.must(200, "PUT", extensionPath, training())
+	agent.says(refused(2))
+	w.finished(put)
+	del = w.must(202, "DELETE", extensionPath, nil)
+	agent.says(refused(3))
+	if end := w.finished(del); end.text("error.code") != mandate.ExtensionNotAccepted || !strings.Contains(end.text("error.message"), "forceDelete=true") {
+		t.Errorf("%s", end.raw)
+	}
+}
+
 // Where the installer could not look, what it last saw holds.
 func TestExtensionUnseen(t *testing.T) {
 	t.Parallel()

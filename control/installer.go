@@ -130,6 +130,11 @@ func (c *Control) installed(w http.ResponseWriter, r *http.Request, a *agent, bo
 		return err
 	}
 	ctx := context.WithoutCancel(r.Context())
+	for _, uid := range report.Begun {
+		if err := c.begin(ctx, a, uid); err != nil {
+			return err
+		}
+	}
 	for i := range report.Extensions {
 		if err := c.installedOne(ctx, a, &report.Extensions[i]); err != nil {
 			return err
@@ -143,6 +148,29 @@ func (c *Control) installed(w http.ResponseWriter, r *http.Request, a *agent, bo
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// begin notes that something of an extension may be in the cluster from now on,
+// unless it is being deleted: then nothing new is begun.
+func (c *Control) begin(ctx context.Context, a *agent, uid string) error {
+	for {
+		item, err := c.extensionByUID(ctx, a, uid)
+		if err != nil {
+			return err
+		}
+		x := item.Value
+		switch {
+		case item.Revision == 0 || x.Deleting:
+			return trust.Errorf(trust.Conflict, "extension %s is not wanted in the cluster any more", uid)
+		case x.Begun:
+			return nil
+		}
+		x.Begun = true
+		_, err = c.Store.Commit(ctx, store.Update(x, item.Revision))
+		if !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // installedOne notes what is said of one extension, and lets its state follow
@@ -215,13 +243,13 @@ func (c *Control) applyExtension(ctx context.Context, op *store.Operation, progr
 }
 
 // deleteExtension waits until the installer has removed it, and then removes the
-// record. What was never installed needs no installer.
+// record. What was never begun is not there, whatever stands in the installer's way.
 func (c *Control) deleteExtension(ctx context.Context, op *store.Operation, progress func(string)) error {
 	x, why, err := c.followed(ctx, op, progress)
 	if err != nil {
 		return err
 	}
-	if why != nil && why.Code == codeNoInstaller && !x.Installed.Present {
+	if !x.Begun && !x.Installed.Present {
 		why = nil
 	}
 	if why == nil {

@@ -71,7 +71,7 @@ func (r *releases) accept(ctx context.Context, x mandate.Extension) (*accepted, 
 	}
 	c := a.consent
 	switch {
-	case c.Digest != a.digest:
+	case c.Digest != a.digest && !x.Remove: // what is removed is what Helm's records name, not this chart
 		return nil, problem(mandate.ExtensionDigestRefused, "The cluster's owner has accepted the chart %s of extension type %s; this installer has %s, version %s, and installs no other.", c.Digest, a.typ.Name, a.digest, a.typ.Version), nil
 	case c.Namespace != "" && a.place != c.Namespace, c.Namespace == "" && !slices.Contains(c.Namespaces, a.place):
 		where := c.Namespace

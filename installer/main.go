@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/internal/agentflags"
+	"github.com/sallyport/sallyport/mandate"
 )
 
 func main() {
@@ -90,7 +91,10 @@ func install(ctx context.Context, c *agentflags.Common, timeout time.Duration, s
 	if err != nil {
 		return err
 	}
-	in := newInstaller(c.Cluster, c.MandateKey, control, &releases{kube: k, timeout: timeout, log: log}, log)
+	begin := func(ctx context.Context, uid string) error {
+		return control.Installed(ctx, mandate.ExtensionReport{Begun: []string{uid}})
+	}
+	in := newInstaller(c.Cluster, c.MandateKey, control, &releases{kube: k, begin: begin, timeout: timeout, log: log}, log)
 	defer control.Leave(ctx) // nothing is installed any more
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return control.Run(ctx) })

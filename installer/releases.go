@@ -36,7 +36,8 @@ const kept = 3
 // releases makes Helm releases of extensions. A release is named as its extension.
 type releases struct {
 	kube    *kubeAPI
-	timeout time.Duration // for what was installed to run
+	begin   func(ctx context.Context, uid string) error // told before anything of an extension is put into the cluster
+	timeout time.Duration                               // for what was installed to run
 	log     *slog.Logger
 }
 
@@ -59,6 +60,8 @@ func (r *releases) follow(ctx context.Context, x mandate.Extension, nodes int) (
 	present(&state, history)
 	a, why, err := r.accept(ctx, x)
 	switch {
+	case err == nil && why != nil && x.Remove && unseen == nil && len(history) == 0:
+		// It is not there: removing it needs nobody's consent.
 	case err != nil || why != nil:
 		state.Problem = why
 	case unseen != nil:
@@ -74,6 +77,11 @@ func (r *releases) follow(ctx context.Context, x mandate.Extension, nodes int) (
 // install installs or updates. What fails is taken back: an installation whole, an
 // update to what was there before.
 func (r *releases) install(ctx context.Context, h *action.Configuration, a *accepted, history []*release.Release, nodes int, state *mandate.ExtensionState) error {
+	if !slices.ContainsFunc(history, a.owns) {
+		if err := r.begin(ctx, a.UID); err != nil {
+			return fmt.Errorf("say that it begins: %w", err)
+		}
+	}
 	if err := settle(h, history); err != nil {
 		return r.unseen(err, a, state)
 	}
@@ -202,6 +210,10 @@ func deployed(history []*release.Release) *release.Release {
 func (a *accepted) labels() map[string]string {
 	return map[string]string{uidLabel: a.UID, generationLabel: strconv.FormatInt(a.Generation, 10), digestLabel: strings.TrimPrefix(a.digest, "sha256:")[:40]}
 }
+
+// owns tells whether a revision is of this extension, and not of one that had its
+// name before.
+func (a *accepted) owns(rel *release.Release) bool { return rel.Labels[uidLabel] == a.UID }
 
 func (r *releases) helmInstall(ctx context.Context, h *action.Configuration, a *accepted) (*release.Release, error) {
 	i := action.NewInstall(h)

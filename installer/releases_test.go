@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -39,6 +40,7 @@ type scene struct {
 	admin     *kubernetes.Clientset
 	namespace string
 	runs      atomic.Bool // pods that are made come up
+	begun     []string    // uids
 }
 
 func newScene(t *testing.T, namespace string) *scene {
@@ -66,7 +68,8 @@ func newScene(t *testing.T, namespace string) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.releases = &releases{kube: k, timeout: time.Minute, log: slog.New(slog.DiscardHandler)}
+	begin := func(_ context.Context, uid string) error { s.begun = append(s.begun, uid); return nil }
+	s.releases = &releases{kube: k, begin: begin, timeout: time.Minute, log: slog.New(slog.DiscardHandler)}
 	s.runs.Store(true)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -193,5 +196,54 @@ func TestRefusedUpdateLeavesWhatIsThere(t *testing.T) {
 	}
 	if d := s.kubectl("get", "deployment", "sallyport-probe", "-n", s.namespace, "-o", "name"); strings.TrimSpace(d) == "" {
 		t.Error("it is gone")
+	}
+}
+
+// What never put anything into the cluster is removed without the owner's consent,
+// if the cluster says so; what did is not. Control is told before it begins.
+func TestRemovalOfWhatIsNotThere(t *testing.T) {
+	s := newScene(t, "removal")
+	gone := s.probe(2)
+	gone.Remove = true
+	withdraw := func() {
+		s.kubectl("delete", "configmap", deploy.ConsentName(probeType), "-n", rbac.SystemNamespace)
+	}
+	withdraw()
+	if state := s.done(s.probe(1)); code(state) != mandate.ExtensionNotAccepted || state.Present || state.Unseen {
+		t.Errorf("created: %+v, %+v", state, state.Problem)
+	}
+	if state := s.done(gone); state.Problem != nil || state.Present || state.Unseen {
+		t.Errorf("removed: %+v, %+v", state, state.Problem)
+	}
+	if len(s.begun) > 0 {
+		t.Errorf("begun: %v", s.begun)
+	}
+	s.accept(deploy.Accept)
+	refused := errors.New("it is not wanted any more")
+	well := s.begin
+	s.begin = func(context.Context, string) error { return refused }
+	if _, err := s.follow(t.Context(), s.probe(1), 0); !errors.Is(err, refused) {
+		t.Errorf("it began all the same: %v", err)
+	}
+	if state := s.done(gone); state.Problem != nil || state.Present {
+		t.Errorf("%+v, %+v", state, state.Problem)
+	}
+	s.begin = well
+	s.installed()
+	if len(s.begun) != 1 || s.begun[0] != uidA {
+		t.Errorf("begun: %v", s.begun)
+	}
+	withdraw()
+	if state := s.done(gone); code(state) != mandate.ExtensionNotAccepted || !state.Present {
+		t.Errorf("without consent: %+v, %+v", state, state.Problem)
+	}
+	// Another chart than the accepted one is no reason to keep what is there.
+	s.accept(deploy.Accept)
+	s.kubectl("patch", "configmap", deploy.ConsentName(probeType), "-n", rbac.SystemNamespace, "-p", `{"data":{"chart":"sha256:0000"}}`)
+	if state := s.done(gone); state.Problem != nil || state.Present {
+		t.Errorf("%+v, %+v", state, state.Problem)
+	}
+	if left := s.kubectl("get", "deployments,secrets,configmaps", "-n", s.namespace, "-o", "name"); strings.TrimSpace(left) != "configmap/kube-root-ca.crt" {
+		t.Errorf("left: %s", left)
 	}
 }

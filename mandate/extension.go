@@ -76,6 +76,10 @@ type ExtensionReport struct {
 	Instance   string           `json:"instance"` // of the process
 	Version    string           `json:"version"`  // of the agent
 	Extensions []ExtensionState `json:"extensions"`
+	// Begun names, by uid, the extensions of which something may be in the cluster
+	// from now on. It is said before anything is put there, so that of what was
+	// never begun nothing is there.
+	Begun []string `json:"begun,omitempty"`
 }
 
 // ExtensionState says what is in the cluster of an extension. Generation is the
@@ -123,6 +127,11 @@ func ParseExtensionReport(data []byte) (ExtensionReport, error) {
 	}
 	if r.Instance == "" || len(r.Instance) > 128 || len(r.Version) > 128 {
 		return r, trust.Errorf(trust.Invalid, "the report does not say which process it is of")
+	}
+	for _, uid := range r.Begun {
+		if !isUUID(uid) {
+			return r, trust.Errorf(trust.Invalid, "the report does not hold together: %q is begun", uid)
+		}
 	}
 	for _, e := range r.Extensions {
 		if !isUUID(e.UID) || e.Generation <= 0 || e.Problem != nil && (e.Problem.Code == "" || e.Problem.Message == "") {

@@ -34,6 +34,7 @@ type Extension struct {
 	Operation  string            // id of the operation in charge
 	Deleting   bool              // the installer has to remove it
 
+	Begun     bool // something of it may have been put into the cluster
 	Installed ExtensionInstalled
 	Stamp     Stamp
 }
