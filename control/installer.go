@@ -104,12 +104,19 @@ func (c *Control) extensionsToldTo(ctx context.Context, a *agent) (mandate.Exten
 				return mandate.Extensions{}, err
 			}
 			e.Extensions = append(e.Extensions, mandate.Extension{UID: x.UID, Name: x.Name, Generation: x.Generation, Type: x.Type, Train: x.Train, Version: x.Version,
-				Release: x.Release, Namespace: x.Namespace, Settings: x.Settings, Protected: secrets, Remove: x.Deleting})
+				Release: x.Release, Namespace: x.Namespace, Settings: x.Settings, Protected: secrets, Remove: x.Deleting, Refused: refused(x)})
 		}
 		if again, err := store.Get[store.Mandate](ctx, c.Store, key); err == nil && again.Revision == m.Revision {
 			return e, nil
 		}
 	}
+}
+
+// refused tells whether the installer did all it could for what is wanted, and
+// nothing came of it.
+func refused(x *store.Extension) bool {
+	i := &x.Installed
+	return !x.Deleting && i.Generation == x.Generation && i.Problem != nil && !i.Present && !i.Unseen
 }
 
 // readyNodes is how many nodes of a cluster were ready when its reconciler last
@@ -184,7 +191,7 @@ func (c *Control) installedOne(ctx context.Context, a *agent, said *mandate.Exte
 		x := item.Value
 		x.Installed = store.ExtensionInstalled{Generation: said.Generation, Present: said.Present, Version: cut(said.Version, 64)}
 		if said.Unseen {
-			x.Installed.Present, x.Installed.Version = item.Value.Installed.Present, item.Value.Installed.Version
+			x.Installed.Unseen, x.Installed.Present, x.Installed.Version = true, item.Value.Installed.Present, item.Value.Installed.Version
 		}
 		if p := said.Problem; p != nil {
 			x.Installed.Problem = &store.Failure{Code: cut(p.Code, 64), Message: cut(p.Message, 2000)}

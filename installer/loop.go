@@ -192,6 +192,9 @@ func (in *installer) one(ctx context.Context, x mandate.Extension, nodes int) er
 		in.mu.Unlock()
 	}()
 	was, done := in.said[x.UID]
+	if !done && x.Refused {
+		return nil
+	}
 	err := in.retry(inner, "follow extension "+x.Name, func(ctx context.Context) error {
 		var state mandate.ExtensionState
 		var err error

@@ -27,7 +27,8 @@ import (
 const (
 	uidLabel        = "sallyport.dev/extension"
 	generationLabel = "sallyport.dev/generation"
-	digestLabel     = "sallyport.dev/chart" // the first 40 digits
+	digestLabel     = "sallyport.dev/chart"   // the first 40 digits
+	problemLabel    = "sallyport.dev/problem" // the code, on what failed and was rolled back
 )
 
 // kept is how many revisions of a release stay: each holds settings.
@@ -74,8 +75,8 @@ func (r *releases) follow(ctx context.Context, x mandate.Extension, nodes int) (
 	return state, err
 }
 
-// install installs or updates. What fails is taken back: an installation whole, an
-// update to what was there before.
+// install installs or updates, unless that is done. What fails is taken back: an
+// installation whole, an update to what was there before.
 func (r *releases) install(ctx context.Context, h *action.Configuration, a *accepted, history []*release.Release, nodes int, state *mandate.ExtensionState) error {
 	if !slices.ContainsFunc(history, a.owns) {
 		if err := r.begin(ctx, a.UID); err != nil {
@@ -86,6 +87,18 @@ func (r *releases) install(ctx context.Context, h *action.Configuration, a *acce
 		return r.unseen(err, a, state)
 	}
 	before := deployed(history)
+	if before != nil && before == history[len(history)-1] {
+		failed := a.tried(history)
+		if failed != nil {
+			state.Problem = problem(failed.Labels[problemLabel], "%s", failed.Info.Description)
+			state.Statuses = []mandate.ExtensionStatus{{Code: state.Problem.Code, Level: "Error", Message: state.Problem.Message}}
+		} else if a.is(before) {
+			state.Statuses = []mandate.ExtensionStatus{installed(before, a.digest)}
+		}
+		if len(state.Statuses) > 0 {
+			return r.keep(ctx, h, a, before, state)
+		}
+	}
 	if found := r.checks(ctx, a, nodes); len(found) > 0 {
 		r.report(ctx, a, phase(before), found)
 		state.Problem, state.Statuses = problemOf(found), statusesOf(found)
@@ -119,6 +132,7 @@ func (r *releases) install(ctx context.Context, h *action.Configuration, a *acce
 	}
 	err = r.rollback(ctx, h, a, before.Version)
 	state.Problem.Message += after(err, a.Extension, fmt.Sprintf(" It was rolled back to what it was before, revision %d.", before.Version))
+	r.noteFailure(h, done, state.Problem)
 	return nil
 }
 
@@ -227,6 +241,7 @@ func (r *releases) helmInstall(ctx context.Context, h *action.Configuration, a *
 func (r *releases) helmUpgrade(ctx context.Context, h *action.Configuration, a *accepted) (*release.Release, error) {
 	u := action.NewUpgrade(h)
 	u.Namespace, u.Labels, u.MaxHistory, u.ResetValues = a.place, a.labels(), kept, true
+	u.Labels[problemLabel] = "null" // not inherited
 	u.WaitStrategy, u.WaitOptions, u.Timeout = kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, r.timeout
 	u.DisableOpenAPIValidation, u.CleanupOnFail, u.ServerSideApply = true, true, "auto"
 	u.ForceConflicts = true // what was changed by hand is put right

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -39,8 +40,8 @@ type scene struct {
 	kube      *devcluster.Cluster
 	admin     *kubernetes.Clientset
 	namespace string
-	runs      atomic.Bool // pods that are made come up
-	begun     []string    // uids
+	stuck     atomic.Value // string: pods with that argument do not come up
+	begun     []string     // uids
 }
 
 func newScene(t *testing.T, namespace string) *scene {
@@ -70,7 +71,7 @@ func newScene(t *testing.T, namespace string) *scene {
 	}
 	begin := func(_ context.Context, uid string) error { s.begun = append(s.begun, uid); return nil }
 	s.releases = &releases{kube: k, begin: begin, timeout: time.Minute, log: slog.New(slog.DiscardHandler)}
-	s.runs.Store(true)
+	s.stuck.Store("")
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); s.kubelet(ctx) }()
@@ -113,7 +114,7 @@ func (s *scene) kubectl(args ...string) string {
 	return out
 }
 
-// kubelet lets pods of the namespace run, while they shall.
+// kubelet lets pods of the namespace run.
 func (s *scene) kubelet(ctx context.Context) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -125,12 +126,12 @@ func (s *scene) kubelet(ctx context.Context) {
 		case <-tick.C:
 		}
 		all, err := pods.List(ctx, metav1.ListOptions{})
-		if err != nil || !s.runs.Load() {
+		if err != nil {
 			continue
 		}
 		for i := range all.Items {
 			p := &all.Items[i]
-			if p.Status.Phase == corev1.PodRunning {
+			if p.Status.Phase == corev1.PodRunning || slices.Contains(p.Spec.Containers[0].Args, s.stuck.Load().(string)) {
 				continue
 			}
 			p.Status.Phase = corev1.PodRunning
@@ -245,5 +246,105 @@ func TestRemovalOfWhatIsNotThere(t *testing.T) {
 	}
 	if left := s.kubectl("get", "deployments,secrets,configmaps", "-n", s.namespace, "-o", "name"); strings.TrimSpace(left) != "configmap/kube-root-ca.crt" {
 		t.Errorf("left: %s", left)
+	}
+}
+
+// revision is the newest of the release.
+func (s *scene) revision() int {
+	s.t.Helper()
+	h, err := s.releases.kube.helm(s.namespace)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	history, err := revisions(h, "probe")
+	if err != nil || len(history) == 0 {
+		s.t.Fatalf("%v, %v", history, err)
+	}
+	return history[len(history)-1].Version
+}
+
+func (s *scene) deployment(path string) string {
+	s.t.Helper()
+	return s.kubectl("get", "deployment", "sallyport-probe", "-n", s.namespace, "-o", "jsonpath={"+path+"}")
+}
+
+// eventually follows what is wanted until f holds.
+func (s *scene) eventually(what string, f func(mandate.ExtensionState) bool) mandate.ExtensionState {
+	s.t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		state := s.done(s.probe(1))
+		if f(state) {
+			return state
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s: still %+v, %+v", what, state, state.Problem)
+		}
+	}
+}
+
+// An installer that starts changes nothing that is as it shall be; it says what
+// does not run, and puts right what was changed.
+func TestStartChangesNothing(t *testing.T) {
+	s := newScene(t, "start")
+	s.installed()
+	if s.installed(); s.revision() != 1 {
+		t.Errorf("nothing had changed, and there is revision %d", s.revision())
+	}
+	s.stuck.Store("probe")
+	s.kubectl("delete", "pods", "--all", "-n", s.namespace)
+	if state := s.eventually("its pods are gone", func(x mandate.ExtensionState) bool { return code(x) == codeUnhealthy }); !state.Present || state.Version != "1.0.0" {
+		t.Errorf("%+v", state)
+	}
+	if s.revision() != 1 {
+		t.Errorf("it is not well, which no upgrade changes, and there is revision %d", s.revision())
+	}
+	s.stuck.Store("")
+	s.eventually("its pods are back", func(x mandate.ExtensionState) bool { return x.Problem == nil })
+
+	for i, change := range [][]string{
+		{"delete", "deployment", "sallyport-probe"},
+		{"set", "image", "deployment/sallyport-probe", "probe=other:1"},
+		{"delete", "role", "--selector=app.kubernetes.io/name=sallyport-probe"},
+	} {
+		s.kubectl(append(change, "-n", s.namespace)...)
+		s.installed()
+		if s.revision() != i+2 {
+			t.Errorf("%v: revision %d", change, s.revision())
+		}
+		if image := s.deployment(".spec.template.spec.containers[0].image"); image != "agent:1" {
+			t.Errorf("%v: image %q", change, image)
+		}
+	}
+	before := s.revision()
+	s.kubectl("patch", "configmap", deploy.ConsentName(probeType), "-n", rbac.SystemNamespace, "-p", `{"data":{"owner.yaml":"image: agent:2"}}`)
+	s.installed()
+	if image := s.deployment(".spec.template.spec.containers[0].image"); image != "agent:2" || s.revision() != before+1 {
+		t.Errorf("the owner accepted another image, and it is %q in revision %d", image, s.revision())
+	}
+}
+
+// An update that failed is not tried again before it is asked for again, and why it
+// failed is not forgotten.
+func TestFailedUpdateIsTriedOnce(t *testing.T) {
+	s := newScene(t, "once")
+	s.installed()
+	s.stuck.Store("--every=90s")
+	s.timeout = 10 * time.Second
+	wanted := s.probe(2)
+	wanted.Settings["interval"] = "90"
+	first := s.done(wanted)
+	if first.Problem == nil || !strings.Contains(first.Problem.Message, "rolled back") || !first.Present || first.Version != "1.0.0" {
+		t.Fatalf("%+v, %+v", first, first.Problem)
+	}
+	before := s.revision()
+	s.stuck.Store("")
+	again := s.done(wanted)
+	if s.revision() != before || !again.Present || code(again) != code(first) || again.Problem.Message != first.Problem.Message {
+		t.Errorf("revision %d after %d: %+v, %+v", s.revision(), before, again, again.Problem)
+	}
+	wanted.Generation = 3
+	if state := s.done(wanted); state.Problem != nil || !strings.Contains(s.deployment(".spec.template.spec.containers[0].args"), "--every=90s") {
+		t.Errorf("asked for again: %+v, %+v", state, state.Problem)
 	}
 }

@@ -36,6 +36,9 @@ type Extension struct {
 	Settings   map[string]string `json:"settings"`
 	Protected  map[string]string `json:"protected,omitempty"`
 	Remove     bool              `json:"remove,omitempty"`
+	// Refused says that this generation was tried in vain and left nothing: it is
+	// not tried again before somebody asks.
+	Refused bool `json:"refused,omitempty"`
 }
 
 // SignExtensions encodes and signs what an installer is told.

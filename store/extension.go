@@ -44,6 +44,7 @@ type Extension struct {
 type ExtensionInstalled struct {
 	Generation int64 // that it speaks of
 	Present    bool  // something of it is in the cluster
+	Unseen     bool  // it could not look, and Present is what it saw before
 	Version    string
 	Problem    *Failure `json:",omitempty"`
 	Statuses   []ExtensionStatus
