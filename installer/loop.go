@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
-	"fmt"
 	"log/slog"
-	"reflect"
 	"sync"
 	"time"
 
@@ -27,8 +25,8 @@ type control interface {
 	Installed(ctx context.Context, r mandate.ExtensionReport) error
 }
 
-// follower does what is wanted of one extension. An error is one that may pass:
-// nothing can be said yet. It must return soon when ctx ends.
+// follower does what is wanted of one extension. An error is one that may pass, and
+// the state says what is known all the same. It must return soon when ctx ends.
 type follower interface {
 	follow(ctx context.Context, x mandate.Extension, nodes int) (mandate.ExtensionState, error)
 	// health looks at what is installed, and changes nothing.
@@ -41,14 +39,19 @@ const (
 	// recheck is how often what is installed is looked at, while the installer
 	// runs.
 	recheck = time.Minute
+	// patience is how long an error that may pass is waited out before it is
+	// called a problem.
+	patience = 3 * time.Minute
 )
 
-// installer receives what is wanted and works on one extension at a time.
+// installer receives what is wanted and works on one extension at a time, for a
+// bounded time.
 type installer struct {
 	cluster trust.ClusterUID
 	key     ed25519.PublicKey
 	control control
 	follower
+	stay time.Duration // the longest that one extension is worked on while others wait
 	log  *slog.Logger
 	look chan struct{} // something is wanted that was not before
 
@@ -57,7 +60,7 @@ type installer struct {
 	wanted *mandate.Extensions // nil until the first have come
 	now    working
 
-	said map[string]mandate.ExtensionState // by uid: what control has taken; used by the worker alone
+	turns map[string]*turn // by uid; used by the worker alone
 }
 
 // working is what is being done.
@@ -67,10 +70,13 @@ type working struct {
 	stop       context.CancelCauseFunc // nil: nothing
 }
 
-var errSuperseded = errors.New("something else is wanted of it")
+var (
+	errSuperseded = errors.New("something else is wanted of it")
+	errStay       = errors.New("it took longer than one extension may while others wait")
+)
 
-func newInstaller(cluster trust.ClusterUID, key ed25519.PublicKey, c control, f follower, log *slog.Logger) *installer {
-	return &installer{cluster: cluster, key: key, control: c, follower: f, log: log, look: make(chan struct{}, 1), said: map[string]mandate.ExtensionState{}}
+func newInstaller(cluster trust.ClusterUID, key ed25519.PublicKey, c control, f follower, stay time.Duration, log *slog.Logger) *installer {
+	return &installer{cluster: cluster, key: key, control: c, follower: f, stay: stay, log: log, look: make(chan struct{}, 1), turns: map[string]*turn{}}
 }
 
 // run works until ctx ends; then it returns ctx's error.
@@ -148,83 +154,29 @@ func (in *installer) wants(uid string, generation int64) bool {
 	return false
 }
 
-// work follows what is wanted, one extension after the other, and says what
-// became of each before it takes the next.
+// work gives every extension its turn, and says what became of each.
 func (in *installer) work(ctx context.Context) error {
-	tick := time.NewTicker(recheck)
-	defer tick.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-in.look:
-		case <-tick.C:
-		}
 		in.mu.Lock()
 		wanted := in.wanted
 		in.mu.Unlock()
-		if wanted == nil {
+		x, t, wait := in.next(wanted, time.Now())
+		if t == nil {
+			timer := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return ctx.Err()
+			case <-in.look:
+				timer.Stop()
+			case <-timer.C:
+			}
 			continue
 		}
-		for _, x := range wanted.Extensions {
-			if err := in.one(ctx, x, wanted.Nodes); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// one follows one extension, as long as it is wanted so. It fails only when ctx
-// ends.
-func (in *installer) one(ctx context.Context, x mandate.Extension, nodes int) error {
-	in.mu.Lock()
-	if !in.wants(x.UID, x.Generation) {
-		in.mu.Unlock()
-		return ctx.Err() // the next round has it
-	}
-	inner, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	in.now = working{x.UID, x.Generation, stop}
-	in.mu.Unlock()
-	defer func() {
-		in.mu.Lock()
-		in.now = working{}
-		in.mu.Unlock()
-	}()
-	was, done := in.said[x.UID]
-	if !done && x.Refused {
-		return nil
-	}
-	err := in.retry(inner, "follow extension "+x.Name, func(ctx context.Context) error {
-		var state mandate.ExtensionState
-		var err error
-		if done && was.Generation == x.Generation {
-			if x.Remove {
-				return nil
-			}
-			if state = in.health(ctx, x, was); reflect.DeepEqual(state, was) {
-				return nil
-			}
-		} else if state, err = in.follow(ctx, x, nodes); err != nil {
+		if err := in.one(ctx, x, wanted.Nodes, t); err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
-			return ctx.Err() // what was broken off says nothing
-		}
-		in.log.Info("extension followed", "name", x.Name, "type", x.Type, "generation", x.Generation, "present", state.Present, "problem", problemCode(state))
-		err = in.retry(ctx, "report", func(ctx context.Context) error {
-			return in.control.Installed(ctx, mandate.ExtensionReport{Extensions: []mandate.ExtensionState{state}})
-		})
-		if err == nil {
-			in.said[x.UID] = state
-		}
-		return err
-	})
-	if err != nil && ctx.Err() == nil {
-		in.log.Info("broken off", "name", x.Name, "reason", fmt.Sprint(context.Cause(inner)))
-		return nil
 	}
-	return err
 }
 
 func problemCode(s mandate.ExtensionState) string {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/sallyport/sallyport/mandate"
 	"github.com/sallyport/sallyport/trust"
@@ -88,7 +89,7 @@ func TestWhatIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{newest: 5, wants: make(chan []byte), reports: make(chan mandate.ExtensionState)}
 		h := &hands{began: make(chan int64), end: make(chan error)}
-		in := newInstaller(cluster, signer.Public().(ed25519.PublicKey), s, h, slog.New(slog.DiscardHandler))
+		in := newInstaller(cluster, signer.Public().(ed25519.PublicKey), s, h, time.Hour, slog.New(slog.DiscardHandler))
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- in.run(ctx) }()

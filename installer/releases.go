@@ -48,7 +48,7 @@ func releaseName(x *mandate.Extension) string { return trust.Fold(x.Name) }
 // that may pass; everything else is a problem in the state, which says what is in
 // the cluster also where nothing may be done to it.
 func (r *releases) follow(ctx context.Context, x mandate.Extension, nodes int) (mandate.ExtensionState, error) {
-	state := mandate.ExtensionState{UID: x.UID, Generation: x.Generation}
+	state := mandate.ExtensionState{UID: x.UID, Generation: x.Generation, Unseen: true}
 	h, err := r.kube.helm(place(&x))
 	if err != nil {
 		return state, err
@@ -233,8 +233,8 @@ func (r *releases) helmInstall(ctx context.Context, h *action.Configuration, a *
 	i := action.NewInstall(h)
 	i.ReleaseName, i.Namespace, i.Labels = releaseName(&a.Extension), a.place, a.labels()
 	i.WaitStrategy, i.WaitOptions, i.Timeout = kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, r.timeout
-	i.DisableOpenAPIValidation = true // the API server's own is enough
-	out, err := i.RunWithContext(ctx, a.chart, a.values())
+	i.DisableOpenAPIValidation = true                                             // the API server's own is enough
+	out, err := i.RunWithContext(context.WithoutCancel(ctx), a.chart, a.values()) // with ctx it would return and go on behind us; the waiting ends with ctx
 	return released(out, err)
 }
 
@@ -245,7 +245,7 @@ func (r *releases) helmUpgrade(ctx context.Context, h *action.Configuration, a *
 	u.WaitStrategy, u.WaitOptions, u.Timeout = kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, r.timeout
 	u.DisableOpenAPIValidation, u.CleanupOnFail, u.ServerSideApply = true, true, "auto"
 	u.ForceConflicts = true // what was changed by hand is put right
-	out, err := u.RunWithContext(ctx, releaseName(&a.Extension), a.chart, a.values())
+	out, err := u.RunWithContext(context.WithoutCancel(ctx), releaseName(&a.Extension), a.chart, a.values())
 	return released(out, err)
 }
 
