@@ -413,6 +413,18 @@ func (c *Control) secretsOf(x *store.Extension) (map[string]string, error) {
 	return out, json.Unmarshal(plain, &out)
 }
 
+// turnExtension says whether an extension shall be in the cluster or be removed
+// from it. Each turn is a generation of its own, for which the protected settings
+// are sealed anew: what the installer says of one is never taken for the other.
+func (c *Control) turnExtension(x *store.Extension, remove bool) error {
+	kept, err := c.secretsOf(x)
+	if err != nil {
+		return err
+	}
+	x.Deleting, x.Generation = remove, x.Generation+1
+	return c.sealSecrets(x, kept)
+}
+
 // removeExtension has the installer remove it. With forceDelete the record goes
 // at once, whatever is in the cluster.
 func (k *call) removeExtension() (*answer, error) {
@@ -434,19 +446,14 @@ func (k *call) removeExtension() (*answer, error) {
 	if x.Deleting {
 		return k.accepted(x.ID(), extensionSpace, opExtensionDelete)
 	}
-	x.Generation++
-	kept, err := k.secretsOf(&item.Value)
-	if err == nil {
-		err = k.sealSecrets(&x, kept)
-	}
-	if err != nil {
+	if err := k.turnExtension(&x, true); err != nil {
 		return nil, err
 	}
 	op, err := k.newOperation(opExtensionDelete, x.ID(), extensionInput{UID: x.UID, Generation: x.Generation, Cluster: x.ClusterUID})
 	if err != nil {
 		return nil, err
 	}
-	x.Deleting, x.State, x.Problem, x.Operation, x.Stamp = true, arm.Deleting, nil, op.ID, k.stamp(x.Stamp, &k.caller)
+	x.State, x.Problem, x.Operation, x.Stamp = arm.Deleting, nil, op.ID, k.stamp(x.Stamp, &k.caller)
 	if _, err := k.commit(k.durable(), store.Update(x, item.Revision), store.Create(op), store.Put(mandateOf(&k.cluster.Value))); err != nil {
 		return nil, err
 	}

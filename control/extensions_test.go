@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -239,6 +240,50 @@ func TestExtensionNeverBegun(t *testing.T) {
 	if end := w.finished(del); end.text("error.code") != mandate.ExtensionNotAccepted || !strings.Contains(end.text("error.message"), "forceDelete=true") {
 		t.Errorf("%s", end.raw)
 	}
+}
+
+// A deletion that fails, or that nobody follows in time, is not the end of it: the
+// extension is wanted again, in a generation of its own and with its secrets.
+func TestExtensionDeletionFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).scene()
+	agent := w.installerOf(clusterPath)
+	const path = clusterPath + "/providers/Microsoft.KubernetesConfiguration/extensions/probe"
+	put := w.must(201, "PUT", path, props("extensionType", "Sallyport.EnvironmentProbe", "scope", map[string]any{"namespace": map[string]string{"targetNamespace": "team"}},
+		"configurationSettings", map[string]string{"targets.store": "store.example.com"}, "configurationProtectedSettings", map[string]string{"proxy": "http://user:s3cret@proxy"}))
+	uid := agent.told().Extensions[0].UID
+	agent.says(mandate.ExtensionState{UID: uid, Generation: 1, Present: true, Version: "1.0.0"})
+	w.finished(put)
+	wanted := func(generation int64, remove bool) {
+		t.Helper()
+		if e := agent.told().Extensions[0]; e.Generation != generation || e.Remove != remove || e.Protected["proxy"] != "http://user:s3cret@proxy" {
+			t.Errorf("generation %d, remove %t, %d protected settings", e.Generation, e.Remove, len(e.Protected))
+		}
+	}
+	del := w.must(202, "DELETE", path, nil)
+	wanted(2, true)
+	agent.says(mandate.ExtensionState{UID: uid, Generation: 2, Present: true, Problem: &mandate.ExtensionProblem{Code: "E40000", Message: "it holds on"}})
+	if end := w.finished(del); end.text("error.code") != "E40000" {
+		t.Errorf("%s", end.raw)
+	}
+	wanted(3, false)
+	// What is still said of the removal is not taken for an answer.
+	agent.says(mandate.ExtensionState{UID: uid, Generation: 2})
+	if r := w.must(200, "GET", path, nil); r.text("properties.provisioningState") != "Failed" || r.text("properties.errorInfo.code") != "E40000" {
+		t.Errorf("%s", r.raw)
+	}
+	agent.says(mandate.ExtensionState{UID: uid, Generation: 3, Present: true, Version: "1.0.0"})
+	if r := w.must(200, "GET", path, nil); r.text("properties.provisioningState") != "Succeeded" {
+		t.Errorf("%s", r.raw)
+	}
+	del = w.must(202, "DELETE", path, nil)
+	wanted(4, true)
+	w.advance(extensionBound + time.Minute)
+	agent.ask() // which has the operation look at the clock
+	if end := w.finished(del); end.text("error.code") != "ExtensionTimeout" {
+		t.Errorf("%s", end.raw)
+	}
+	wanted(5, false)
 }
 
 // Where the installer could not look, what it last saw holds.

@@ -240,17 +240,18 @@ func (c *Control) applyExtension(ctx context.Context, op *store.Operation, progr
 	if why == nil && !x.Installed.Present {
 		why = &store.Failure{Code: "ExtensionNotPresent", Message: "The cluster's installer says that nothing of the extension is in the cluster."}
 	}
-	return c.endExtension(ctx, op, func(r *store.Extension) []store.Op {
+	return c.endExtension(ctx, op, func(r *store.Extension) ([]store.Op, error) {
 		r.State, r.Problem = arm.Succeeded, why
 		if why != nil {
 			r.State = arm.Failed
 		}
-		return nil
+		return nil, nil
 	}, why)
 }
 
 // deleteExtension waits until the installer has removed it, and then removes the
 // record. What was never begun is not there, whatever stands in the installer's way.
+// What could not be removed is wanted again.
 func (c *Control) deleteExtension(ctx context.Context, op *store.Operation, progress func(string)) error {
 	x, why, err := c.followed(ctx, op, progress)
 	if err != nil {
@@ -260,12 +261,12 @@ func (c *Control) deleteExtension(ctx context.Context, op *store.Operation, prog
 		why = nil
 	}
 	if why == nil {
-		return c.endExtension(ctx, op, goneExtension, nil)
+		return c.endExtension(ctx, op, func(r *store.Extension) ([]store.Op, error) { return goneExtension(r), nil }, nil)
 	}
 	why.Message += " Delete it with forceDelete=true to forget it all the same."
-	return c.endExtension(ctx, op, func(r *store.Extension) []store.Op {
-		r.State, r.Problem, r.Deleting = arm.Failed, why, false
-		return nil
+	return c.endExtension(ctx, op, func(r *store.Extension) ([]store.Op, error) {
+		r.State, r.Problem = arm.Failed, why
+		return nil, c.turnExtension(r, false)
 	}, why)
 }
 
@@ -378,14 +379,17 @@ func (c *Control) extensionInCharge(ctx context.Context, op *store.Operation) (s
 
 // endExtension settles the extension as long as the operation is in charge. A
 // deletion without a problem removes the record.
-func (c *Control) endExtension(ctx context.Context, op *store.Operation, change func(*store.Extension) []store.Op, why *store.Failure) error {
+func (c *Control) endExtension(ctx context.Context, op *store.Operation, change func(*store.Extension) ([]store.Op, error), why *store.Failure) error {
 	for {
 		item, err := c.extensionInCharge(ctx, op)
 		if err != nil {
 			return err
 		}
 		x := item.Value
-		more := change(&x)
+		more, err := change(&x)
+		if err != nil {
+			return err
+		}
 		write := store.Update(x, item.Revision)
 		if op.Kind == opExtensionDelete && why == nil {
 			write = store.Delete(x.Key(), item.Revision)
