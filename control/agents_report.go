@@ -189,7 +189,11 @@ func (c *Control) report(w http.ResponseWriter, r *http.Request, a *agent, body 
 	}
 	c.metrics.reports.Inc()
 	if fresh {
-		if err := c.follow(ctx, a, &report); err != nil {
+		err := c.follow(ctx, a, &report)
+		if err == nil {
+			err = c.lookAgain(ctx, a, report.Installer)
+		}
+		if err != nil {
 			// The report is stored; the next one, at the latest in five
 			// minutes, brings the same again.
 			c.Log.WarnContext(ctx, "report not followed to its end", "cluster", a.cluster, "error", err)

@@ -174,8 +174,7 @@ func (c *Control) currentState(ctx context.Context, uid trust.ClusterUID) (manda
 		}
 		s := mandate.State{Cluster: uid, Epoch: epoch, Revision: m.Revision, Stopped: r.Stopped || r.Deleting || shut}
 		for i := range extensions {
-			x := &extensions[i].Value
-			s.Installer = s.Installer || x.Generation > x.Installed.Generation
+			s.Installer = s.Installer || unfollowed(&extensions[i].Value)
 		}
 		for i := range bindings {
 			if b := told(&bindings[i].Value); !r.Deleting && !shut && b != nil {

@@ -87,7 +87,7 @@ func (k *call) bodyOfExtension(x *store.Extension) extensionBody {
 		scope = map[string]any{"namespace": map[string]string{"targetNamespace": x.Namespace}}
 	}
 	statuses := []extensionStatusBody{}
-	for _, s := range append(slices.Clone(x.Warnings), x.Installed.Statuses...) {
+	for _, s := range slices.Concat(x.Warnings, k.notLooked(x), x.Installed.Statuses) {
 		statuses = append(statuses, extensionStatusBody{Code: s.Code, Level: s.Level, Message: s.Message, Time: arm.Time(s.Time)})
 	}
 	p.set("extensionType", x.Type).set("autoUpgradeMinorVersion", x.AutoUpgrade).set("releaseTrain", x.Train).set("scope", scope).

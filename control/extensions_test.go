@@ -286,6 +286,77 @@ func TestExtensionDeletionFails(t *testing.T) {
 	wanted(5, false)
 }
 
+// What is installed is looked at again and again, though nobody asks for anything:
+// with each of the reconciler's reports control sees whose turn it is. Where nobody
+// looks, the state does not go on to say that it runs.
+func TestExtensionIsLookedAtAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).scene()
+	k := w.connect(clusterPath)
+	uid := w.cluster(clusterPath).UID
+	reconcilerOf, agent := w.enrolled(k, uid, reconciler), w.enrolled(k, uid, installer)
+	work := func() bool {
+		t.Helper()
+		var s mandate.State
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		reconcilerOf.held = mandate.State{}
+		_ = reconcilerOf.listen(ctx, func(told mandate.State) { s = told; cancel() })
+		r := reportOn(s, nil)
+		r.Installer = &mandate.Installer{Replicas: 1}
+		reconcilerOf.send(r)
+		return s.Installer
+	}
+	put := w.must(201, "PUT", extensionPath, training())
+	said := mandate.ExtensionState{UID: agent.told().Extensions[0].UID, Generation: 1, Present: true, Version: "1.0.0"}
+	agent.says(said)
+	w.finished(put)
+	state := func() string {
+		t.Helper()
+		r := w.must(200, "GET", extensionPath, nil)
+		return r.text("properties.provisioningState") + " " + r.text("properties.errorInfo.code")
+	}
+	if work(); work() {
+		t.Error("there is work, and it has just spoken")
+	}
+	w.advance(lookEvery + time.Second)
+	work() // the report by which it is seen that it is time
+	if !work() || state() != "Succeeded " {
+		t.Errorf("it is time to look again, and there is no work; %s", state())
+	}
+	dead := said
+	dead.Problem = &mandate.ExtensionProblem{Code: "E45001", Message: "a Deployment has no replicas"}
+	agent.says(dead)
+	if state() != "Failed E45001" || work() {
+		t.Errorf("it has looked: %s", state())
+	}
+	w.advance(lookEvery + time.Second)
+	work()
+	agent.says(said)
+	if state() != "Succeeded " || work() {
+		t.Errorf("it is well again: %s", state())
+	}
+	w.advance(lookEvery + time.Second)
+	work()
+	w.advance(lookBound + time.Second)
+	work()
+	if !work() || state() != "Failed "+codeNotSeen {
+		t.Errorf("nobody came to look: %s", state())
+	}
+	agent.says(said)
+	if state() != "Succeeded " || work() {
+		t.Errorf("it came late: %s", state())
+	}
+	// A cluster out of touch: what is shown says how old it is.
+	if r := w.must(200, "GET", extensionPath, nil); strings.Contains(string(r.raw), codeNotSeen) {
+		t.Errorf("%s", r.raw)
+	}
+	w.advance(2*lookEvery + lookBound)
+	if r := w.must(200, "GET", extensionPath, nil); r.text("properties.provisioningState") != "Succeeded" || !strings.Contains(string(r.raw), `"code":"`+codeNotSeen+`","level":"Warning"`) {
+		t.Errorf("%s", r.raw)
+	}
+}
+
 // Where the installer could not look, what it last saw holds.
 func TestExtensionUnseen(t *testing.T) {
 	t.Parallel()

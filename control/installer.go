@@ -189,7 +189,7 @@ func (c *Control) installedOne(ctx context.Context, a *agent, said *mandate.Exte
 			return err
 		}
 		x := item.Value
-		x.Installed = store.ExtensionInstalled{Generation: said.Generation, Present: said.Present, Version: cut(said.Version, 64)}
+		x.Installed = store.ExtensionInstalled{Generation: said.Generation, Time: c.Now().UTC(), Present: said.Present, Version: cut(said.Version, 64)}
 		if said.Unseen {
 			x.Installed.Unseen, x.Installed.Present, x.Installed.Version = true, item.Value.Installed.Present, item.Value.Installed.Version
 		}
@@ -206,7 +206,7 @@ func (c *Control) installedOne(ctx context.Context, a *agent, said *mandate.Exte
 			}
 		}
 		ops := []store.Op{store.Update(x, item.Revision)}
-		if said.Generation > item.Value.Installed.Generation {
+		if unfollowed(&item.Value) && !unfollowed(&x) {
 			// The reconciler may stop the installer, also where no operation waits for
 			// this any more.
 			ops = append(ops, store.Put(store.Mandate{Cluster: x.ClusterUID, ClusterID: x.ClusterID}))

@@ -78,7 +78,11 @@ func (r *releases) keep(ctx context.Context, h *action.Configuration, a *accepte
 		state.Statuses = append(state.Statuses, mandate.ExtensionStatus{Code: "Repaired", Level: "Information",
 			Message: fmt.Sprintf("%s was not as the release says, and was put right.", what)})
 	}
-	if found := r.unhealthy(ctx, a.place, releaseName(&a.Extension)); len(found) > 0 {
+	found, err := r.unwell(ctx, a.place, releaseName(&a.Extension))
+	if err != nil {
+		return r.unseen(err, a, state)
+	}
+	if len(found) > 0 {
 		found[0].code = codeUnhealthy
 		also(state, found)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -121,8 +122,8 @@ func (r *releases) diagnose(ctx context.Context, a *accepted, failure error) (fo
 		}
 		return []finding{{"helmchart", code, "An object of the extension's name is there already, and belongs to somebody else: " + text + "."}}
 	}
-	found = r.unhealthy(ctx, a.place, releaseName(&a.Extension))
-	if len(found) == 0 {
+	found, err := r.unhealthy(ctx, a.place, releaseName(&a.Extension))
+	if err != nil || len(found) == 0 {
 		found = []finding{{"helmchart", codeUnknown, "Helm could not do it: " + text + "."}}
 	}
 	return found
@@ -133,8 +134,27 @@ func ownedBy(o metav1.Object, release string) bool {
 	return o.GetAnnotations()["meta.helm.sh/release-name"] == release
 }
 
+// unwell is what of a release does not run, and does not come up by itself at once,
+// as what is moved to another node does.
+func (r *releases) unwell(ctx context.Context, namespace, release string) ([]finding, error) {
+	deadline := time.Now().Add(r.grace)
+	for {
+		found, err := r.unhealthy(ctx, namespace, release)
+		if err != nil || len(found) == 0 || time.Now().After(deadline) {
+			return found, err
+		}
+		timer := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
 // unhealthy is what of a release does not run.
-func (r *releases) unhealthy(ctx context.Context, namespace, release string) []finding {
+func (r *releases) unhealthy(ctx context.Context, namespace, release string) ([]finding, error) {
 	var found []finding
 	services, err := r.kube.typed.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{})
 	if err == nil {
@@ -147,7 +167,7 @@ func (r *releases) unhealthy(ctx context.Context, namespace, release string) []f
 	}
 	deployments, err := r.kube.typed.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return append(found, finding{"info", codeUnknown, "The extension's Deployments cannot be listed: " + cut(err.Error()) + "."})
+		return nil, fmt.Errorf("list the extension's Deployments: %w", err)
 	}
 	for i := range deployments.Items {
 		d := &deployments.Items[i]
@@ -160,7 +180,7 @@ func (r *releases) unhealthy(ctx context.Context, namespace, release string) []f
 		}
 		found = append(found, finding{"info", code, fmt.Sprintf("Deployment %s has %d of %d replicas: %s.", d.Name, d.Status.AvailableReplicas, wantedOf(d), why)})
 	}
-	return found
+	return found, nil
 }
 
 func wantedOf(d *appsv1.Deployment) int32 {
@@ -216,7 +236,11 @@ func (r *releases) health(ctx context.Context, x mandate.Extension, was mandate.
 		return was
 	}
 	state := was
-	found := r.unhealthy(ctx, place(&x), releaseName(&x))
+	found, err := r.unhealthy(ctx, place(&x), releaseName(&x))
+	if err != nil {
+		r.log.Warn("not looked at", "name", x.Name, "error", err)
+		return was
+	}
 	state.Problem = nil
 	state.Statuses = nil
 	for _, s := range was.Statuses {

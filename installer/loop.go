@@ -39,6 +39,9 @@ const (
 	// recheck is how often what is installed is looked at, while the installer
 	// runs.
 	recheck = time.Minute
+	// retell is how often that is said though nothing changed: what control was
+	// not told for long counts as not looked at.
+	retell = 5 * time.Minute
 	// patience is how long an error that may pass is waited out before it is
 	// called a problem.
 	patience = 3 * time.Minute

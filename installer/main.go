@@ -94,7 +94,7 @@ func install(ctx context.Context, c *agentflags.Common, timeout time.Duration, s
 	begin := func(ctx context.Context, uid string) error {
 		return control.Installed(ctx, mandate.ExtensionReport{Begun: []string{uid}})
 	}
-	in := newInstaller(c.Cluster, c.MandateKey, control, &releases{kube: k, begin: begin, timeout: timeout, log: log}, 2*timeout+drainBound+time.Minute, log)
+	in := newInstaller(c.Cluster, c.MandateKey, control, &releases{kube: k, begin: begin, timeout: timeout, grace: 30 * time.Second, log: log}, 2*timeout+drainBound+time.Minute, log)
 	defer control.Leave(ctx) // nothing is installed any more
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return control.Run(ctx) })

@@ -39,6 +39,7 @@ type releases struct {
 	kube    *kubeAPI
 	begin   func(ctx context.Context, uid string) error // told before anything of an extension is put into the cluster
 	timeout time.Duration                               // for what was installed to run
+	grace   time.Duration                               // for what ran before to come up again by itself
 	log     *slog.Logger
 }
 

@@ -19,6 +19,7 @@ type turn struct {
 	complained bool                    // control was told so
 	found      *mandate.ExtensionState // and not told yet
 	said       *mandate.ExtensionState // what control has taken
+	told       time.Time               // when
 }
 
 // next is the extension whose turn it is: of those that are due the one that waits
@@ -35,7 +36,7 @@ func (in *installer) next(wanted *mandate.Extensions, now time.Time) (x mandate.
 		if known == nil {
 			known = &turn{generation: e.Generation}
 		} else if known.generation != e.Generation {
-			known = &turn{generation: e.Generation, said: known.said}
+			known = &turn{generation: e.Generation, said: known.said, told: known.told}
 		}
 		turns[e.UID] = known
 		if until := known.due.Sub(now); until > 0 {
@@ -104,7 +105,7 @@ func (in *installer) attempt(ctx context.Context, x mandate.Extension, nodes int
 		return nil, nil
 	case t.said != nil && t.said.Generation == x.Generation:
 		state := in.health(ctx, x, *t.said)
-		if reflect.DeepEqual(state, *t.said) {
+		if reflect.DeepEqual(state, *t.said) && time.Since(t.told) < retell {
 			return nil, nil
 		}
 		return &state, nil
@@ -139,7 +140,7 @@ func (in *installer) report(ctx context.Context, x mandate.Extension, state *man
 	case err == nil && complaint:
 		t.complained = true
 	case err == nil:
-		t.found, t.said = nil, state
+		t.found, t.said, t.told = nil, state, time.Now()
 	case !complaint:
 		t.found = state
 	}

@@ -36,6 +36,7 @@ type Extension struct {
 
 	Begun     bool // something of it may have been put into the cluster
 	Installed ExtensionInstalled
+	Asked     time.Time // when the installer was last asked to look at what is there
 	Stamp     Stamp
 }
 
@@ -43,8 +44,9 @@ type Extension struct {
 // spoke of it.
 type ExtensionInstalled struct {
 	Generation int64 // that it speaks of
-	Present    bool  // something of it is in the cluster
-	Unseen     bool  // it could not look, and Present is what it saw before
+	Time       time.Time
+	Present    bool // something of it is in the cluster
+	Unseen     bool // it could not look, and Present is what it saw before
 	Version    string
 	Problem    *Failure `json:",omitempty"`
 	Statuses   []ExtensionStatus
