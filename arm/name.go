@@ -39,9 +39,13 @@ func ValidBindingName(s string) bool { return bindingPattern.MatchString(s) }
 // a resource type.
 func ValidTypePart(s string) bool { return typePattern.MatchString(s) }
 
+// ValidSegment reports whether s may be one segment of an id, and so of a path:
+// 1 to 260 characters without blanks and <>%&\?/#".
+func ValidSegment(s string) bool { return badSegment(s) == "" && !strings.Contains(s, "/") }
+
 // ValidLockName applies ARM's rule for management locks, less blanks, which no
 // id has here: 1 to 260 characters without <>%&:\?/.
-func ValidLockName(s string) bool { return badSegment(s) == "" && !strings.ContainsAny(s, ":/") }
+func ValidLockName(s string) bool { return ValidSegment(s) && !strings.Contains(s, ":") }
 
 // badSegment says what is wrong with one segment of an id, "" if nothing. What
 // is refused would be read differently by some proxy, shell or URL parser.

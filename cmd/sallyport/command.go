@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/cmd/sallyport/output"
 )
 
@@ -37,6 +38,7 @@ type flags struct {
 const (
 	requiredBy = "sallyport.required" // annotation: this flag or one of its other names
 	spreads    = "sallyport.spreads"  // annotation: several values may follow the flag
+	segments   = "sallyport.segment"  // annotation: the value becomes one segment of an id
 )
 
 // need is a required argument; text is an optional one.
@@ -61,6 +63,9 @@ func (f *flags) require(names ...string) {
 		f.annotate(n, requiredBy, names...)
 	}
 }
+
+// segment says that an argument becomes one segment of an id.
+func (f *flags) segment(name string) { f.annotate(name, segments, "true") }
 
 // alias gives an argument another name, which help does not show.
 func (f *flags) alias(name, other, short string) {
@@ -121,22 +126,29 @@ func (a *app) command(s spec) *cobra.Command {
 	return cmd
 }
 
-// missing names the required arguments that were not given.
+// missing names the required arguments that were not given, or are empty, and
+// those that cannot be what they should be.
 func missing(cmd *cobra.Command) error {
 	var absent []string
+	var wrong error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		names := f.Annotations[requiredBy]
-		if len(names) == 0 || slices.ContainsFunc(names, cmd.Flags().Changed) {
-			return
-		}
 		text := "--" + f.Name
 		if f.Shorthand != "" {
 			text += "/-" + f.Shorthand
 		}
-		absent = append(absent, text)
+		names, value := f.Annotations[requiredBy], f.Value.String()
+		switch {
+		case wrong != nil:
+		case f.Changed && len(names) > 0 && value == "":
+			wrong = usagef("argument %s: expected one argument, and it is empty", text)
+		case f.Changed && len(f.Annotations[segments]) > 0 && !arm.ValidSegment(value):
+			wrong = usagef(`argument %s: '%s' cannot be a name: no blanks and none of <>%%&\?/#"`, text, value)
+		case len(names) > 0 && !slices.ContainsFunc(names, cmd.Flags().Changed):
+			absent = append(absent, text)
+		}
 	})
 	if len(absent) == 0 {
-		return nil
+		return wrong
 	}
 	return usagef("the following arguments are required: %s", strings.Join(absent, ", "))
 }

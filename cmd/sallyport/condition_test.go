@@ -77,22 +77,29 @@ type noToken struct{}
 
 func (noToken) Token(context.Context, string, bool) (string, error) { return "t", nil }
 
-// against runs a command against a server.
-func against(t *testing.T, h http.Handler, args ...string) (said string, code int) {
+// connect gives a command a server to talk to.
+func serve(t *testing.T, a *app, h http.Handler) {
 	t.Helper()
 	server := httptest.NewTLSServer(h)
-	defer server.Close()
+	t.Cleanup(server.Close)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	c, err := client.New(client.Config{Server: server.URL, Trust: client.ServerTrust{CA: string(ca)}, Credential: noToken{}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(c.Close)
+	a.arm = c
+}
+
+// against runs a command against a server.
+func against(t *testing.T, h http.Handler, args ...string) (said string, code int) {
+	t.Helper()
 	var out bytes.Buffer
-	a := &app{streams: streams{in: strings.NewReader(""), out: &out, err: &out}, arm: c}
+	a := &app{streams: streams{in: strings.NewReader(""), out: &out, err: &out}}
+	serve(t, a, h)
 	a.root = a.tree()
-	defer a.close()
 	a.root.SetArgs(append(args, "--subscription", "0b1f6471-1bf0-4dda-aec3-111122223333", "--only-show-errors"))
-	err = a.root.ExecuteContext(t.Context())
+	err := a.root.ExecuteContext(t.Context())
 	a.busy.stop()
 	code = a.fail(t.Context(), err)
 	return out.String(), code

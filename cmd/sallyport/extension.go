@@ -32,6 +32,7 @@ type extensionOn struct{ group, cluster, clusterType, name string }
 func (x *extensionOn) flags(f *flags) {
 	x.place(f)
 	f.need(&x.name, "name", "n", "Name of the extension instance.")
+	f.segment("name")
 }
 
 func (x *extensionOn) place(f *flags) {

@@ -61,6 +61,7 @@ func (a *app) federatedCreate() *cobra.Command {
 func child(f *flags, n *named, name *string, what string) {
 	parent(f, n)
 	f.need(name, "name", "n", "Name of the "+what+".")
+	f.segment("name")
 }
 
 func parent(f *flags, n *named) {
@@ -187,6 +188,7 @@ func (a *app) secretDelete() *cobra.Command {
 		flags: func(f *flags) {
 			parent(f, &n)
 			f.need(&key, "key-id", "", "The secret's key id; see 'identity secret list'.")
+			f.segment("key-id")
 			f.flag(&yes, "yes", "y", "Do not prompt for confirmation.")
 		},
 		run: func(ctx context.Context, _ []string) (any, error) {

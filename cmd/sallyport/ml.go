@@ -53,7 +53,7 @@ func (a *app) workspaceID(ctx context.Context, group, name string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	if name == "" || strings.ContainsAny(name, "/?#% ") {
+	if !arm.ValidSegment(name) {
 		return "", usagef("argument --workspace-name/-w: '%s' is not a workspace's name", name)
 	}
 	return id + "/providers/Microsoft.MachineLearningServices/workspaces/" + name, nil
@@ -65,7 +65,7 @@ func (n *inWorkspace) id(ctx context.Context, a *app, typ string) (string, error
 	if err != nil {
 		return "", err
 	}
-	if strings.ContainsAny(n.name, "/?#% ") {
+	if n.name != "" && !arm.ValidSegment(n.name) {
 		return "", usagef("argument --name/-n: '%s' is not a name", n.name)
 	}
 	if id += "/" + typ; n.name != "" {
@@ -398,9 +398,12 @@ func (a *app) environmentCreate() *cobra.Command {
 			if err != nil {
 				return nil, err
 			}
+			if id, err = versionGiven(id, version); err != nil {
+				return nil, err
+			}
 			p := texts("description", description)
 			p["image"] = image
-			raw, err := a.begin(ctx, "Creating environment "+n.name, client.Request{Method: http.MethodPut, Path: id + "/versions/" + version, Version: mlVersion, Body: map[string]any{"properties": p}})
+			raw, err := a.begin(ctx, "Creating environment "+n.name, client.Request{Method: http.MethodPut, Path: id, Version: mlVersion, Body: map[string]any{"properties": p}})
 			if err != nil {
 				return nil, err
 			}
@@ -426,7 +429,9 @@ func (a *app) environmentShow() *cobra.Command {
 				return nil, err
 			}
 			if version != "" {
-				id += "/versions/" + version
+				if id, err = versionGiven(id, version); err != nil {
+					return nil, err
+				}
 			}
 			return a.get(ctx, id, mlVersion)
 		},

@@ -139,6 +139,11 @@ func (a *app) putAsset(ctx context.Context, s asset, n *inWorkspace, version, pa
 	if err != nil {
 		return nil, err
 	}
+	if version != "" {
+		if _, err := versionGiven(id, version); err != nil {
+			return nil, err
+		}
+	}
 	p[s.uri], p[s.kind] = path, typ
 	if !strings.HasPrefix(path, "azureml:") {
 		uri, folder, err := a.upload(ctx, id+"/versions/"+orText(version, "new"), path)
@@ -189,51 +194,6 @@ func orText(s, otherwise string) string {
 		return otherwise
 	}
 	return s
-}
-
-func (a *app) nextVersion(ctx context.Context, id string) (string, error) {
-	v, err := a.get(ctx, id, mlVersion)
-	if notFound(err) {
-		return "1", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	next, _ := v.(map[string]any)["nextVersion"].(string)
-	return orText(next, "1"), nil
-}
-
-// versioned is an asset's version by the flags; the newest for the label latest
-// and where neither is given.
-type versioned struct {
-	inWorkspace
-	version, label string
-}
-
-func (v *versioned) flags(f *flags, what string) {
-	v.named(f, what)
-	f.text(&v.version, "version", "v", "Version. Default: the newest.")
-	f.text(&v.label, "label", "l", "latest.")
-}
-
-func (v *versioned) versionID(ctx context.Context, a *app, typ string) (string, error) {
-	id, err := v.id(ctx, a, typ)
-	if err != nil {
-		return "", err
-	}
-	if v.label != "" && v.label != "latest" || v.label != "" && v.version != "" {
-		return "", usagef("argument --label/-l: give latest, or a --version")
-	}
-	if v.version == "" {
-		got, err := a.get(ctx, id, mlVersion)
-		if err != nil {
-			return "", err
-		}
-		if v.version, _ = got.(map[string]any)["latestVersion"].(string); v.version == "" {
-			return "", trust.Errorf(trust.NotFound, "%s has no version", v.name)
-		}
-	}
-	return id + "/versions/" + v.version, nil
 }
 
 func (a *app) assetShow(s asset) *cobra.Command {
@@ -296,7 +256,9 @@ func (a *app) assetArchive(s asset, use string, archived bool) *cobra.Command {
 				return nil, err
 			}
 			if version != "" {
-				id += "/versions/" + version
+				if id, err = versionGiven(id, version); err != nil {
+					return nil, err
+				}
 			}
 			return nil, a.setArchived(ctx, id, n.name, archived)
 		},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/cmd/sallyport/output"
 	"github.com/sallyport/sallyport/trust"
@@ -41,7 +42,7 @@ func (n *onEndpoint) named(f *flags) {
 
 // id is a deployment's id, or the collection's.
 func (n *onEndpoint) id(ctx context.Context, a *app) (string, error) {
-	if n.endpoint == "" || strings.ContainsAny(n.endpoint, "/?#% ") {
+	if !arm.ValidSegment(n.endpoint) {
 		return "", usagef("argument --endpoint-name/-e: '%s' is not an endpoint's name", n.endpoint)
 	}
 	return n.inWorkspace.id(ctx, a, endpointType+"/"+n.endpoint+"/deployments")
@@ -152,23 +153,7 @@ func (a *app) modelID(ctx context.Context, workspace string, raw json.RawMessage
 	if strings.HasPrefix(name, "/") {
 		return name, nil
 	}
-	name = strings.TrimPrefix(name, "azureml:")
-	if base, ok := strings.CutSuffix(name, "@latest"); ok {
-		v, err := a.get(ctx, workspace+"/models/"+base, mlVersion)
-		if err != nil {
-			return "", err
-		}
-		latest, _ := v.(map[string]any)["latestVersion"].(string)
-		if latest == "" {
-			return "", trust.Errorf(trust.NotFound, "the model %s has no version", base)
-		}
-		return workspace + "/models/" + base + "/versions/" + latest, nil
-	}
-	base, version, ok := strings.Cut(name, ":")
-	if !ok || base == "" || version == "" {
-		return "", trust.Errorf(trust.Invalid, "model: '%s' must read azureml:NAME:VERSION or azureml:NAME@latest", name)
-	}
-	return workspace + "/models/" + base + "/versions/" + version, nil
+	return a.versionNamed(ctx, "model", workspace, "models", name)
 }
 
 // allTraffic gives one deployment everything.

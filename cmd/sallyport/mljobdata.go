@@ -69,7 +69,7 @@ func armMode(mode string) string {
 
 func (a *app) codeID(ctx context.Context, workspace, code string) (string, error) {
 	if ref, short := strings.CutPrefix(code, "azureml:"); short {
-		return assetID(workspace, "codes", ref, "code")
+		return a.versionNamed(ctx, "code", workspace, "codes", ref)
 	}
 	name := strings.ToLower(rand.Text())
 	uri, folder, err := a.upload(ctx, workspace+"/codes/"+name+"/versions/1", code)
@@ -84,15 +84,6 @@ func (a *app) codeID(ctx context.Context, workspace, code string) (string, error
 	_, err = a.begin(ctx, "Naming the code", client.Request{Method: http.MethodPut, Path: id, Version: mlVersion,
 		Body: map[string]any{"properties": map[string]any{"codeUri": uri, "isAnonymous": true}}})
 	return id, err
-}
-
-// assetID reads NAME:VERSION.
-func assetID(workspace, typ, ref, what string) (string, error) {
-	name, version, ok := strings.Cut(ref, ":")
-	if !ok || name == "" || version == "" || strings.ContainsAny(ref, "/?#% ") {
-		return "", trust.Errorf(trust.Invalid, "%s: 'azureml:%s' must read azureml:NAME:VERSION", what, ref)
-	}
-	return workspace + "/" + typ + "/" + name + "/versions/" + version, nil
 }
 
 func (a *app) jobInput(ctx context.Context, workspace, base, name string, v any) (any, error) {
@@ -112,17 +103,8 @@ func (a *app) jobInput(ctx context.Context, workspace, base, name string, v any)
 	switch ref, short := strings.CutPrefix(path, "azureml:"); {
 	case strings.HasPrefix(path, "azureml://"), strings.HasPrefix(path, "/subscriptions/"):
 		in["uri"] = path
-	case short && strings.HasSuffix(ref, "@latest"):
-		n := strings.TrimSuffix(ref, "@latest")
-		got, err := a.get(ctx, workspace+"/"+assets+"/"+n, mlVersion)
-		if err != nil {
-			return nil, err
-		}
-		if in["uri"], err = assetID(workspace, assets, n+":"+text(got.(map[string]any)["latestVersion"]), "inputs."+name); err != nil {
-			return nil, err
-		}
 	case short:
-		id, err := assetID(workspace, assets, ref, "inputs."+name)
+		id, err := a.versionNamed(ctx, "inputs."+name, workspace, assets, ref)
 		if err != nil {
 			return nil, err
 		}

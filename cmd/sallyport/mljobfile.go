@@ -181,22 +181,7 @@ func (a *app) environmentID(ctx context.Context, workspace string, raw json.RawM
 	if !prefixed {
 		return a.anonymous(ctx, workspace, name, nil)
 	}
-	if base, ok := strings.CutSuffix(name, "@latest"); ok {
-		v, err := a.get(ctx, workspace+"/environments/"+base, mlVersion)
-		if err != nil {
-			return "", err
-		}
-		latest, _ := v.(map[string]any)["latestVersion"].(string)
-		if latest == "" {
-			return "", trust.Errorf(trust.NotFound, "the environment %s has no version", base)
-		}
-		return workspace + "/environments/" + base + "/versions/" + latest, nil
-	}
-	base, version, ok := strings.Cut(name, ":")
-	if !ok {
-		return "", trust.Errorf(trust.Invalid, "environment: 'azureml:%s' must read azureml:NAME:VERSION or azureml:NAME@latest", name)
-	}
-	return workspace + "/environments/" + base + "/versions/" + version, nil
+	return a.versionNamed(ctx, "environment", workspace, "environments", name)
 }
 
 // inferenceFile is where a model server answers, as az's YAML has it.
