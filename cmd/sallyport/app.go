@@ -51,6 +51,8 @@ type app struct {
 // usageError is a wrong call: exit code 2.
 type usageError struct{ error }
 
+func (e usageError) Unwrap() error { return e.error }
+
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 // run is main without the process.
@@ -87,6 +89,7 @@ func (a *app) fail(ctx context.Context, err error) int {
 		return exitStopped
 	case errors.As(err, &usage):
 		fmt.Fprintln(a.err, a.color(red, "ERROR: ")+sentence(err.Error()))
+		a.next(err)
 		return exitUsage
 	}
 	fmt.Fprintln(a.err, a.color(red, "ERROR: ")+sentence(message(err)))
@@ -96,9 +99,7 @@ func (a *app) fail(ctx context.Context, err error) int {
 			fmt.Fprintln(a.err, "  "+d.Message)
 		}
 	}
-	if hint := hintOf(err); hint != "" {
-		fmt.Fprintln(a.err, "Next: "+hint)
-	}
+	a.next(err)
 	if e != nil && e.Status >= 500 && e.RequestID != "" {
 		fmt.Fprintln(a.err, "Request id: "+e.RequestID)
 	}
@@ -116,6 +117,13 @@ func (a *app) fail(ctx context.Context, err error) int {
 type quietError struct{ code int }
 
 func (quietError) Error() string { return "" }
+
+// next says what to type next, if an error knows.
+func (a *app) next(err error) {
+	if hint := hintOf(err); hint != "" {
+		fmt.Fprintln(a.err, "Next: "+hint)
+	}
+}
 
 // message is what a person reads: the server's words as az shows them, ours with
 // their cause, since here the reader and the one who can mend it are one.

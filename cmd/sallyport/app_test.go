@@ -254,3 +254,48 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 	}
 	walk("")
 }
+
+// What is wrong in a file is said in the words of whoever wrote it.
+func TestReadYAML(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"type: foo":            "",
+		"tags: {a: 1}":         "",
+		"inference_count: 1":   "f: 'inference_count' is not of it",
+		"instancecount: 1":     "f: 'instancecount' is not of it; did you mean instance_count?",
+		"instance_cuont: 1":    "f: 'instance_cuont' is not of it; did you mean instance_count?",
+		"instance_count: many": "f: instance_count must be a whole number, and is text",
+		"instance_count: 1.5":  "f: instance_count must be a whole number, and is number 1.5",
+		"tags: [a]":            "f: tags must be members with values, and is a list",
+		"name: {a: b}":         "f: name must be text, and is members with values",
+		"- a":                  "f: it must be members with values, and is a list",
+		"name: a\nname: b":     "f does not read as it: yaml: ",
+		"name: [":              "f does not read as it: yaml: ",
+		"request_settings: {request_timeout_ms: soon}": "f: request_settings.request_timeout_ms must be a whole number, and is text",
+	} {
+		err := readYAML([]byte(text), new(deploymentFile), "f", "it")
+		got := ""
+		if err != nil {
+			got = err.Error()
+			if hint := hintOf(err); strings.HasPrefix(hint, "did you mean") {
+				got += "; " + hint
+			}
+		}
+		if (want == "") != (got == "") || !strings.HasPrefix(got, want) || strings.Contains(got, "json") || strings.Contains(got, "Go ") {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// A type or kind that the server does not know reaches it, so that it can say so.
+func TestServedKindsReachTheServer(t *testing.T) {
+	t.Parallel()
+	d := deploymentFile{Type: "foo", Environment: []byte(`"azureml:e:1"`)}
+	body, err := (&app{sub: "0b1f6471-1bf0-4dda-aec3-111122223333", arm: new(client.Client)}).deploymentBody(t.Context(), &onEndpoint{inWorkspace: inWorkspace{group: "g", workspace: "w"}}, &d, true)
+	if err != nil || body["properties"].(map[string]any)["endpointComputeType"] != "foo" {
+		t.Errorf("%v, %v", body, err)
+	}
+	if body := (&endpointFile{Kind: "odd"}).body("w"); body["kind"] != "odd" {
+		t.Errorf("%v", body)
+	}
+}

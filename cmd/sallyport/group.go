@@ -122,11 +122,15 @@ func (a *app) groupList() *cobra.Command {
 		flags:   func(f *flags) { tagFlag(f, &tag) },
 		columns: groupColumns,
 		run: func(ctx context.Context, _ []string) (any, error) {
+			terms, err := tagTerms(tag)
+			if err != nil {
+				return nil, err
+			}
 			sub, err := a.subscription(ctx)
 			if err != nil {
 				return nil, err
 			}
-			return a.arm.List(ctx, filteredBy("/subscriptions/"+sub+"/resourceGroups", tagTerms(tag)), client.ResourcesVersion)
+			return a.arm.List(ctx, filteredBy("/subscriptions/"+sub+"/resourceGroups", terms), client.ResourcesVersion)
 		},
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/cmd/sallyport/output"
@@ -19,15 +18,16 @@ import (
 // asset is a kind of named and versioned bytes.
 type asset struct {
 	noun, typ    string // "model", "models"
+	one          string // "a model"
 	uri, kind    string // ARM's members
 	defaultType  func(folder bool) string
 	short, types string
 }
 
 var (
-	modelAsset = asset{noun: "model", typ: "models", uri: "modelUri", kind: "modelType", defaultType: func(bool) string { return "custom_model" },
+	modelAsset = asset{noun: "model", typ: "models", one: "a model", uri: "modelUri", kind: "modelType", defaultType: func(bool) string { return "custom_model" },
 		short: "Manage models: what jobs made, by name and version.", types: "custom_model, mlflow_model or triton_model. Default: custom_model."}
-	dataAsset = asset{noun: "data", typ: "data", uri: "dataUri", kind: "dataType", defaultType: func(folder bool) string {
+	dataAsset = asset{noun: "data", typ: "data", one: "data", uri: "dataUri", kind: "dataType", defaultType: func(folder bool) string {
 		if folder {
 			return "uri_folder"
 		}
@@ -62,7 +62,7 @@ func (a *app) assetCreate(s asset) *cobra.Command {
 	var version, path, typ, description, file string
 	var tags []string
 	return a.command(spec{
-		use: "create", short: "Make a version of a " + s.noun + ", of a local file or folder or of a job's output.",
+		use: "create", short: "Make a version of " + s.one + ", of a local file or folder or of a job's output.",
 		example: "sallyport ml " + s.noun + " create -g MyResourceGroup -w MyWorkspace -n NAME --path azureml://jobs/JOB/outputs/model",
 		flags: func(f *flags) {
 			n.flags(f)
@@ -126,10 +126,7 @@ func readAssetFile(file string) (*assetFile, error) {
 		return nil, trust.Errorf(trust.Invalid, "%s cannot be read", file).Because(err)
 	}
 	y := new(assetFile)
-	if err := yaml.UnmarshalStrict(raw, y); err != nil {
-		return nil, trust.Errorf(trust.Invalid, "%s does not read as a model or as data", file).Because(err)
-	}
-	return y, nil
+	return y, readYAML(raw, y, file, "a model or data")
 }
 
 // putAsset uploads what is local and makes the version. Without one given it
@@ -199,7 +196,7 @@ func orText(s, otherwise string) string {
 func (a *app) assetShow(s asset) *cobra.Command {
 	var v versioned
 	return a.command(spec{
-		use: "show", short: "Show a version of a " + s.noun + ".", example: "sallyport ml " + s.noun + " show -g MyResourceGroup -w MyWorkspace -n NAME --version 1",
+		use: "show", short: "Show a version of " + s.one + ".", example: "sallyport ml " + s.noun + " show -g MyResourceGroup -w MyWorkspace -n NAME --version 1",
 		flags: func(f *flags) { v.flags(f, s.noun) }, columns: assetColumns,
 		run: func(ctx context.Context, _ []string) (any, error) {
 			id, err := v.versionID(ctx, a, s.typ)
@@ -244,7 +241,7 @@ func (a *app) assetArchive(s asset, use string, archived bool) *cobra.Command {
 	var n inWorkspace
 	var version string
 	return a.command(spec{
-		use: use, short: map[bool]string{true: "Hide it from lists.", false: "Show it in lists again."}[archived],
+		use: use, short: map[bool]string{true: "Hide " + s.one + " from lists.", false: "Show archived " + strings.TrimPrefix(s.one, "a ") + " in lists again."}[archived],
 		example: "sallyport ml " + s.noun + " " + use + " -g MyResourceGroup -w MyWorkspace -n NAME --version 1",
 		flags: func(f *flags) {
 			n.named(f, s.noun)

@@ -83,7 +83,7 @@ each when its successor takes requests; no request is lost.`
 			return nil, usagef("argument --all-traffic: not allowed with --no-wait")
 		}
 		var d deploymentFile
-		if err := readServed(file, sets, &d, "Kubernetes online deployment"); err != nil {
+		if err := readServed(file, sets, &d, "a Kubernetes online deployment"); err != nil {
 			return nil, err
 		}
 		if n.name == "" {
@@ -127,7 +127,10 @@ func (a *app) deploymentBody(ctx context.Context, n *onEndpoint, d *deploymentFi
 	body := d.body()
 	p := body["properties"].(map[string]any)
 	if whole || d.Type != "" {
-		p["endpointComputeType"] = map[string]string{"": "Kubernetes", "kubernetes": "Kubernetes", "managed": "Managed"}[strings.ToLower(d.Type)]
+		p["endpointComputeType"] = d.Type // the server says why it does not take another
+		if d.Type == "" || strings.EqualFold(d.Type, "kubernetes") {
+			p["endpointComputeType"] = "Kubernetes"
+		}
 	}
 	if len(d.Environment) > 0 {
 		if p["environmentId"], err = a.environmentID(ctx, workspace, d.Environment); err != nil {

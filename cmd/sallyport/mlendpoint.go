@@ -60,7 +60,7 @@ func (a *app) endpointPut(use string) *cobra.Command {
 	}
 	s.run = func(ctx context.Context, _ []string) (any, error) {
 		var e endpointFile
-		if err := readServed(file, sets, &e, "online endpoint"); err != nil {
+		if err := readServed(file, sets, &e, "an online endpoint"); err != nil {
 			return nil, err
 		}
 		if split, err := parseTraffic(traffic); err != nil {

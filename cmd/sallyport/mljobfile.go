@@ -78,7 +78,7 @@ func (s *scalar) UnmarshalJSON(raw []byte) error {
 func readJobFile(path string) (*jobFile, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, trust.Errorf(trust.Invalid, "the job file cannot be read").Because(err)
+		return nil, trust.Errorf(trust.Invalid, "%s cannot be read", path).Because(err)
 	}
 	var kind struct{ Type string }
 	if err := yaml.Unmarshal(data, &kind); err != nil {
@@ -88,8 +88,8 @@ func readJobFile(path string) (*jobFile, error) {
 		return nil, trust.Errorf(trust.Unsupported, "%s: a job of type %s is not supported; command jobs are run", path, kind.Type)
 	}
 	j := new(jobFile)
-	if err := yaml.UnmarshalStrict(data, j); err != nil {
-		return nil, trust.Errorf(trust.Invalid, "%s does not read as a command job", path).Because(err)
+	if err := readYAML(data, j, path, "a command job"); err != nil {
+		return nil, err
 	}
 	if j.Command == "" || len(j.Environment) == 0 || j.Compute == "" {
 		return nil, trust.Errorf(trust.Invalid, "%s: a command job needs command, environment and compute", path)

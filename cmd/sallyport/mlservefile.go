@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -95,7 +96,11 @@ func readServed(path string, sets []string, into any, what string) error {
 	if path != "" {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			return trust.Errorf(trust.Invalid, "the %s's file cannot be read", what).Because(err)
+			return trust.Errorf(trust.Invalid, "%s cannot be read", path).Because(err)
+		}
+		alone := reflect.New(reflect.TypeOf(into).Elem()).Interface()
+		if err := readYAML(data, alone, path, what); err != nil {
+			return err
 		}
 		if err := yaml.Unmarshal(data, &doc); err != nil {
 			return trust.Errorf(trust.Invalid, "%s is not YAML", path).Because(err)
@@ -110,17 +115,10 @@ func readServed(path string, sets []string, into any, what string) error {
 	if err != nil {
 		return err
 	}
-	if err := yaml.UnmarshalStrict(raw, into); err != nil {
-		return trust.Errorf(trust.Invalid, "%s does not read as %s", orArguments(path), what).Because(err)
+	if err := readYAML(raw, into, "argument --set", what); err != nil {
+		return usageError{err}
 	}
 	return nil
-}
-
-func orArguments(path string) string {
-	if path == "" {
-		return "argument --set"
-	}
-	return path
 }
 
 // assign does what "--set a.b=value" says; the value is YAML.
@@ -198,6 +196,9 @@ func (e *endpointFile) body(workspace string) map[string]any {
 	b := map[string]any{"properties": p}
 	withTags(b, e.Tags)
 	withIdentity(b, e.Identity)
+	if e.Kind != "" {
+		b["kind"] = e.Kind
+	}
 	if e.Location != "" {
 		b["location"] = e.Location
 	}

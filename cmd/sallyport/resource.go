@@ -43,7 +43,10 @@ func (a *app) resourceList() *cobra.Command {
 			if group != "" {
 				at += "/resourceGroups/" + group
 			}
-			terms := tagTerms(tag)
+			terms, err := tagTerms(tag)
+			if err != nil {
+				return nil, err
+			}
 			if namespace != "" {
 				if typ == "" {
 					return nil, usagef("--namespace also requires --resource-type")
@@ -83,19 +86,22 @@ func tagFlag(f *flags, p *string) {
 }
 
 // tagTerms are the terms of a $filter for what --tag says.
-func tagTerms(tag string) []string {
-	name, value, _ := strings.Cut(tag, "=")
-	if prefix, cut := strings.CutSuffix(name, "*"); cut {
-		return []string{"startswith(tagname, " + odata(prefix) + ")"}
-	}
-	if name == "" {
-		return nil
+func tagTerms(tag string) ([]string, error) {
+	name, value, valued := strings.Cut(tag, "=")
+	prefix, cut := strings.CutSuffix(name, "*")
+	switch {
+	case tag == "":
+		return nil, nil
+	case name == "" || cut && valued:
+		return nil, usagef("argument --tag: '%s' is not key[=value], or key* for keys that begin so", tag)
+	case cut:
+		return []string{"startswith(tagname, " + odata(prefix) + ")"}, nil
 	}
 	terms := []string{"tagname eq " + odata(name)}
 	if value != "" {
 		terms = append(terms, "tagvalue eq "+odata(value))
 	}
-	return terms
+	return terms, nil
 }
 
 // odata is a value as a $filter quotes it.
