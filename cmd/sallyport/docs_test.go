@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 // table reads the rows of a Markdown table below a heading.
@@ -47,14 +49,31 @@ func story(t *testing.T, name string) string {
 	return string(data)
 }
 
+// every visits the paths of all commands that do something.
+func every(cmd *cobra.Command, visit func(path string)) {
+	if !cmd.HasSubCommands() && !cmd.Hidden {
+		visit(strings.TrimPrefix(cmd.CommandPath(), "sallyport "))
+	}
+	for _, c := range cmd.Commands() {
+		every(c, visit)
+	}
+}
+
+// runs tells whether a path is a command that does something.
+func runs(root *cobra.Command, path string) bool {
+	cmd, rest, err := root.Find(strings.Fields(path))
+	return err == nil && len(rest) == 0 && !cmd.HasSubCommands()
+}
+
 // Every command that docs/az-commands.md names exists with the arguments shown,
-// and is run by the story named.
+// and is run by the story named; and it names every command.
 func TestCommandsOfAz(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../docs/az-commands.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	listed := map[string]bool{}
 	for _, row := range table(t, string(data), "# The commands of az") {
 		words := strings.Fields(row[0])
 		var path, arguments []string
@@ -65,6 +84,7 @@ func TestCommandsOfAz(t *testing.T) {
 			}
 			path = append(path, w)
 		}
+		listed[strings.Join(path, " ")] = true
 		a := &app{streams: streams{out: io.Discard, err: io.Discard}}
 		cmd, rest, err := a.tree().Find(path)
 		if err != nil || len(rest) > 0 || cmd.HasSubCommands() {
@@ -81,6 +101,33 @@ func TestCommandsOfAz(t *testing.T) {
 			t.Errorf("the story %s does not run sallyport %s", row[2], strings.Join(path, " "))
 		}
 	}
+	for _, row := range table(t, string(data), "## Only here") {
+		doc, _, _ := strings.Cut(strings.TrimSuffix(row[2][strings.LastIndex(row[2], "(")+1:], ")"), "#")
+		told, err := os.ReadFile(filepath.Join("..", "..", "docs", doc))
+		if err != nil {
+			t.Errorf("%s: %v", row[0], err)
+		}
+		noun := ""
+		for i, path := range strings.Split(row[0], "`, `") {
+			if i == 0 {
+				noun = path[:strings.LastIndex(path, " ")+1]
+			} else {
+				path = noun + path
+			}
+			listed[path] = true
+			if a := (&app{}); !runs(a.tree(), path) {
+				t.Errorf("%s: no such command", path)
+			}
+		}
+		if word := strings.TrimSuffix(noun, " "); !strings.Contains(string(told), word) {
+			t.Errorf("%s does not speak of %s", doc, word)
+		}
+	}
+	every((&app{}).tree(), func(path string) {
+		if !listed[path] {
+			t.Errorf("docs/az-commands.md does not list %s", path)
+		}
+	})
 	for _, row := range table(t, string(data), "## Refused on purpose") {
 		text := story(t, row[2])
 		wrong := strings.TrimPrefix(row[0], "az ")

@@ -109,6 +109,7 @@ func (a *app) providerCall(verb, short, action string) *cobra.Command {
 		example: "sallyport provider " + verb + " --namespace Microsoft.ContainerService",
 		flags: func(f *flags) {
 			f.need(&namespace, "namespace", "n", "The resource provider's namespace.")
+			f.segment("namespace")
 			if action != "" {
 				f.flag(&wait, "wait", "", "Accepted for az's sake: it is done when the command ends.")
 			}
