@@ -15,6 +15,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## build, start everything with a real API server, tell the story of one binding, leave it running
+	@echo 'Building the sallyport command: seconds, or minutes the first time.'
 	@go run ./cmd/sallyport up
 
 down: ## stop what `make up` started and remove its folder
@@ -24,6 +25,7 @@ demo: ## the same story, every step checked, torn down at the end; ML=1: the one
 ifdef ML
 	@SALLYPORT_TEST_DEVCLUSTER=require SALLYPORT_E2E_CALLS=10000 go test -count=1 -timeout 20m -v -run TestFromTrainingToScoring ./e2e/ml
 else
+	@echo 'Building the sallyport command: seconds, or minutes the first time.'
 	@go run ./cmd/sallyport demo
 endif
 

@@ -30,6 +30,7 @@ type streams struct {
 	in                                   io.Reader
 	out, err                             io.Writer
 	inTerminal, outTerminal, errTerminal bool
+	outWidth, errWidth                   int // of terminals, in columns; 0: not known
 }
 
 // app is one invocation.
@@ -159,6 +160,11 @@ func (a *app) color(code, s string) string {
 	return code + s + reset
 }
 
+// progress starts to say on stderr that something goes on.
+func (a *app) progress() *progress {
+	return newProgress(a.err, a.errTerminal && !a.onlyErrors, a.onlyErrors, a.errWidth)
+}
+
 // say tells a person something that is not the result.
 func (a *app) say(format string, args ...any) {
 	if a.onlyErrors {
@@ -184,7 +190,7 @@ func (a *app) confirm(yes bool, question string) error {
 		return e
 	}
 	a.busy.stop()
-	defer func() { a.busy = newProgress(a.err, a.errTerminal && !a.onlyErrors, a.onlyErrors) }()
+	defer func() { a.busy = a.progress() }()
 	for {
 		fmt.Fprint(a.err, question+" (y/n): ")
 		var answer string

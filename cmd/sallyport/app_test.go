@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -117,7 +118,7 @@ func (s *screen) String() string {
 func TestProgressSpeaksLateAndOncePerReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s screen
-		p := newProgress(&s, false, false)
+		p := newProgress(&s, false, false, 0)
 		p.doing("Creating b", "nobody is there")
 		time.Sleep(4900 * time.Millisecond)
 		if s.String() != "" {
@@ -139,7 +140,7 @@ func TestProgressSpeaksLateAndOncePerReason(t *testing.T) {
 func TestProgressMovesOnATerminalAndClearsItsLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s screen
-		p := newProgress(&s, true, false)
+		p := newProgress(&s, true, false, 40)
 		p.doing("Waiting", "")
 		time.Sleep(900 * time.Millisecond)
 		if s.String() != "" {
@@ -151,8 +152,21 @@ func TestProgressMovesOnATerminalAndClearsItsLine(t *testing.T) {
 		if got := s.String(); !strings.Contains(got, "Waiting ... 1s") || !strings.Contains(got, "\rsaid\n") || !strings.HasSuffix(got, "\r") && !strings.HasSuffix(got, "said\n") {
 			t.Errorf("screen %q", got)
 		}
+		var narrow screen
+		p = newProgress(&narrow, true, false, 40)
+		p.doing("Waiting for /subscriptions/0b1f6471-1bf0-4dda-aec3-111122223333/résumé", "")
+		time.Sleep(1500 * time.Millisecond)
+		p.stop()
+		for line := range strings.SplitSeq(narrow.String(), "\r") {
+			if n := utf8.RuneCountInString(line); n > 39 {
+				t.Errorf("%d columns: %q", n, line)
+			}
+		}
+		if !strings.Contains(narrow.String(), "… ... 1s") {
+			t.Errorf("screen %q", narrow.String())
+		}
 		var quiet screen
-		p = newProgress(&quiet, false, true)
+		p = newProgress(&quiet, false, true, 0)
 		p.doing("x", "y")
 		time.Sleep(10 * time.Second)
 		p.stop()

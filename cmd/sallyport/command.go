@@ -111,7 +111,7 @@ func (a *app) command(s spec) *cobra.Command {
 		if err := a.print.Check(); err != nil {
 			return usageError{err}
 		}
-		a.busy = newProgress(a.err, a.errTerminal && !a.onlyErrors, a.onlyErrors)
+		a.busy = a.progress()
 		result, err := s.run(cmd.Context(), args)
 		a.busy.stop()
 		if err != nil {
@@ -120,7 +120,7 @@ func (a *app) command(s spec) *cobra.Command {
 		if s.text != nil && a.print.Query == "" && !cmd.Flags().Changed("output") {
 			return s.text(a.out, result)
 		}
-		a.print.Color = a.outTerminal
+		a.print.Color, a.print.Width = a.outTerminal, a.outWidth
 		return a.print.Print(a.out, result, s.columns)
 	}
 	return cmd

@@ -19,11 +19,18 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	width := func(f *os.File) int {
+		columns, _, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 0 // no terminal
+		}
+		return columns
+	}
 	code := run(ctx, os.Args[1:], streams{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		inTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
-		outTerminal: term.IsTerminal(int(os.Stdout.Fd())),
-		errTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		outTerminal: term.IsTerminal(int(os.Stdout.Fd())), outWidth: width(os.Stdout),
+		errTerminal: term.IsTerminal(int(os.Stderr.Fd())), errWidth: width(os.Stderr),
 	})
 	stop()
 	os.Exit(code)

@@ -20,6 +20,7 @@ const (
 type progress struct {
 	w      io.Writer
 	moving bool // a terminal: draw
+	width  int  // its columns
 	quiet  bool
 	done   chan struct{}
 	gone   sync.WaitGroup
@@ -32,9 +33,13 @@ type progress struct {
 	drawn  int // columns of the moving line on the screen
 }
 
-// newProgress starts it; stop must be called.
-func newProgress(w io.Writer, moving, quiet bool) *progress {
-	p := &progress{w: w, moving: moving, quiet: quiet, done: make(chan struct{}), text: "Running"}
+// newProgress starts it; stop must be called. A moving line has at most width
+// columns: one that is wrapped cannot be taken back.
+func newProgress(w io.Writer, moving, quiet bool, width int) *progress {
+	if width <= 0 {
+		width = 80
+	}
+	p := &progress{w: w, moving: moving, quiet: quiet, width: width, done: make(chan struct{}), text: "Running"}
 	p.gone.Go(p.run)
 	return p
 }
@@ -65,9 +70,13 @@ func (p *progress) draw(n int, took time.Duration) {
 	}
 	if p.moving {
 		p.erase()
-		line := fmt.Sprintf("%c %s ... %ds", `|/-\`[n%4], p.text, int(took.Seconds()))
-		fmt.Fprint(p.w, line)
-		p.drawn = len(line)
+		end := fmt.Sprintf(" ... %ds", int(took.Seconds()))
+		line := []rune(fmt.Sprintf("%c %s", `|/-\`[n%4], p.text))
+		if room := max(p.width-1-len(end), 1); len(line) > room {
+			line = append(line[:room-1], '…')
+		}
+		fmt.Fprint(p.w, string(line)+end)
+		p.drawn = len(line) + len(end)
 	}
 }
 

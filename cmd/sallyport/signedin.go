@@ -77,7 +77,7 @@ func (a *app) secretText(argument, question, value string) (string, error) {
 		return "", usagef("the following arguments are required: %s (there is no terminal to ask for it)", argument)
 	}
 	a.busy.stop()
-	defer func() { a.busy = newProgress(a.err, a.errTerminal && !a.onlyErrors, a.onlyErrors) }()
+	defer func() { a.busy = a.progress() }()
 	fmt.Fprint(a.err, question+": ")
 	text, err := term.ReadPassword(int(os.Stdin.Fd()))
 	fmt.Fprintln(a.err)

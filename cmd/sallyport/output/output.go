@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/jmespath/go-jmespath"
 	"sigs.k8s.io/yaml"
@@ -30,6 +31,7 @@ type Printer struct {
 	Format string // one of Formats
 	Query  string // JMESPath, "" for none
 	Color  bool   // jsonc and yamlc in colours
+	Width  int    // of the terminal that a table must fit, in columns; 0: it may be as wide as it is
 }
 
 // Check refuses an unknown format and a query that cannot be read.
@@ -66,7 +68,7 @@ func (p Printer) Print(w io.Writer, result any, columns []Column) error {
 	case "none":
 		return nil
 	case "table":
-		return writeTable(w, value, columns)
+		return writeTable(w, value, columns, p.Width)
 	case "tsv":
 		return writeTSV(w, value)
 	case "yaml", "yamlc":
@@ -195,7 +197,7 @@ func keys(m map[string]any) []string {
 // unshown are members that no table has room for, as in az.
 var unshown = []string{"id", "type", "etag", "eTag", "revision"}
 
-func writeTable(w io.Writer, v any, columns []Column) error {
+func writeTable(w io.Writer, v any, columns []Column, most int) error {
 	list := rows(v)
 	if len(list) == 0 {
 		return nil
@@ -223,13 +225,10 @@ func writeTable(w io.Writer, v any, columns []Column) error {
 	if len(heads) == 0 {
 		return nil
 	}
+	fit(heads, lines, most)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	rule := make([]string, len(heads))
-	for i, h := range heads {
-		width := len([]rune(h))
-		for _, l := range lines {
-			width = max(width, len([]rune(l[i])))
-		}
+	for i, width := range widths(heads, lines) {
 		rule[i] = strings.Repeat("-", width)
 	}
 	for _, l := range append([][]string{heads, rule}, lines...) {
@@ -239,6 +238,64 @@ func writeTable(w io.Writer, v any, columns []Column) error {
 		}
 	}
 	return t.Flush()
+}
+
+// widths of columns, in characters.
+func widths(heads []string, lines [][]string) []int {
+	all := make([]int, len(heads))
+	for i, h := range heads {
+		all[i] = utf8.RuneCountInString(h)
+		for _, l := range lines {
+			all[i] = max(all[i], utf8.RuneCountInString(l[i]))
+		}
+	}
+	return all
+}
+
+// narrow is as far as a column is shortened.
+const narrow = 12
+
+// fit shortens the values of the widest columns until a table has room; an id
+// keeps its end, everything else its beginning.
+func fit(heads []string, lines [][]string, most int) {
+	for _, l := range lines {
+		for i := range l {
+			l[i] = strings.Join(strings.FieldsFunc(l[i], func(r rune) bool { return r == '\n' || r == '\t' || r == '\r' }), " ")
+		}
+	}
+	all := widths(heads, lines)
+	total := 2 * (len(all) - 1)
+	for _, width := range all {
+		total += width
+	}
+	for ; most > 0 && total > most; total-- {
+		widest := 0
+		for i := range all {
+			if all[i] > all[widest] {
+				widest = i
+			}
+		}
+		if all[widest] <= max(narrow, utf8.RuneCountInString(heads[widest])) {
+			break
+		}
+		all[widest]--
+	}
+	for _, l := range lines {
+		for i := range l {
+			l[i] = shortened(l[i], all[i])
+		}
+	}
+}
+
+func shortened(s string, most int) string {
+	r := []rune(s)
+	switch {
+	case len(r) <= most:
+		return s
+	case strings.HasPrefix(s, "/"):
+		return "…" + string(r[len(r)-most+1:])
+	}
+	return string(r[:most-1]) + "…"
 }
 
 // derived are the columns of rows that nobody has described.

@@ -14,6 +14,13 @@ func bindings() any {
 	}
 }
 
+func wide() any {
+	return []any{
+		map[string]any{"name": "ml", "id": "/subscriptions/s/resourceGroups/g/clusters/c", "why": "it waits\nfor a node\twith room"},
+		map[string]any{"name": "b", "id": "/short", "why": nil},
+	}
+}
+
 func TestPrint(t *testing.T) {
 	columns := []Column{{"Name", "name"}, {"State", "provisioningState"}, {"Roles", "roles"}}
 	tests := []struct {
@@ -32,6 +39,9 @@ func TestPrint(t *testing.T) {
 		{"a query drops the columns", Printer{Format: "table", Query: "[].{x:name}"}, columns, bindings(), "X\n------\nml\nbackup\n", ""},
 		{"table of lists", Printer{Format: "table", Query: "[].[name,n]"}, nil, bindings(), "Column1  Column2\n-------  -------\nml       3\nbackup   1234567\n", ""},
 		{"table of strings", Printer{Format: "table", Query: "[].name"}, nil, bindings(), "Result\n------\nml\nbackup\n", ""},
+		{"table that fits", Printer{Format: "table", Width: 40}, []Column{{"Name", "name"}, {"Id", "id"}, {"Why", "why"}}, wide(), "Name  Id                Why\n----  ----------------  ----------------\nml    …ps/g/clusters/c  it waits for a …\nb     /short\n", ""},
+		{"table that cannot fit", Printer{Format: "table", Width: 10}, []Column{{"Name", "name"}, {"Why", "why"}}, wide(), "Name  Why\n----  ------------\nml    it waits fo…\nb\n", ""},
+		{"table that need not fit", Printer{Format: "table"}, []Column{{"Name", "name"}, {"Why", "why"}}, wide(), "Name  Why\n----  -----------------------------\nml    it waits for a node with room\nb\n", ""},
 		{"empty table", Printer{Format: "table"}, columns, []any{}, "", ""},
 		{"tsv", Printer{Format: "tsv"}, nil, bindings(), "/a\t3\tml\t\tTrue\tSucceeded\t2\tNone\n/b\t1234567\tbackup\tNone\tFalse\tUpdating\t0\tNone\n", ""},
 		{"tsv of one value", Printer{Format: "tsv", Query: "[0].name"}, nil, bindings(), "ml\n", ""},
