@@ -26,7 +26,7 @@ func (s *story) adopt(ctx context.Context, o Options, detached bool) (verdict, e
 	binary := ""
 	if path, err := exec.LookPath("kubectl"); err == nil {
 		binary = filepath.Dir(path)
-	} else if binary, err = devcluster.Build(ctx, devcluster.Options{Path: o.Devcluster, Source: o.Source}, s.progress(o.Live)); err != nil {
+	} else if binary, err = devcluster.Build(ctx, devcluster.Options{Path: o.Devcluster, Source: o.Source}, s.progress()); err != nil {
 		return verdict{}, fmt.Errorf("kubectl is not on the PATH, and: %w", err)
 	}
 	var err error

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/devcluster"
@@ -60,6 +61,32 @@ func TestTellerShowsCommandResultAndTime(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &out, want)
 	}
+}
+
+// A step that takes long says so on a terminal, and nothing of that stays.
+func TestTellerShowsThatAStepGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		tell := &teller{out: &out, now: time.Now, live: true}
+		said := ""
+		if err := tell.step("It builds", "", func() (verdict, error) {
+			time.Sleep(2500 * time.Millisecond)
+			said = out.String()
+			tell.mu.Lock()
+			tell.doing = "compiling"
+			tell.mu.Unlock()
+			time.Sleep(2 * time.Second)
+			return verdict{true, ""}, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if said != "\n 1. It builds\n" {
+			t.Errorf("after 2.5 s: %q", said)
+		}
+		if !strings.Contains(out.String(), "\r    … 4 s  compiling ") || !strings.HasSuffix(out.String(), "\r"+strings.Repeat(" ", 79)+"\r    ok (4.5 s)\n") {
+			t.Errorf("%q", out.String())
+		}
+	})
 }
 
 func TestMachineFiguresAreReal(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -14,6 +15,10 @@ type teller struct {
 	color bool
 	now   func() time.Time
 	n     int
+	live  bool // out is a terminal that only steps write to while they run
+
+	mu    sync.Mutex // guards doing
+	doing string     // what a long step is at
 }
 
 const (
@@ -53,7 +58,9 @@ func (t *teller) step(title, command string, f func() (verdict, error)) error {
 		fmt.Fprintf(t.out, "    %s\n", t.paint(dim, "$ "+command))
 	}
 	began := t.now()
+	stop := t.waiting()
 	v, err := f()
+	stop()
 	took := t.now().Sub(began)
 	if err != nil {
 		fmt.Fprintf(t.out, "    %s %s\n", t.paint(red, "failed:"), indent(err.Error()))
@@ -68,6 +75,40 @@ func (t *teller) step(title, command string, f func() (verdict, error)) error {
 	}
 	fmt.Fprintf(t.out, "    %s %s\n", mark, t.paint(dim, "("+short(took)+")"))
 	return nil
+}
+
+// waiting shows that a step still goes on, from its third second, in a line that
+// is gone when the function that it returns has returned.
+func (t *teller) waiting() (stop func()) {
+	if !t.live {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var shown sync.WaitGroup
+	shown.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for n := 1; ; n++ {
+			select {
+			case <-done:
+				if n > 3 {
+					fmt.Fprintf(t.out, "\r%79s\r", "")
+				}
+				return
+			case <-tick.C:
+			}
+			if n >= 3 {
+				t.mu.Lock()
+				fmt.Fprintf(t.out, "\r    %-75.75s", fmt.Sprintf("… %d s  %s", n, t.doing))
+				t.mu.Unlock()
+			}
+		}
+	})
+	return func() {
+		close(done)
+		shown.Wait()
+		t.doing = ""
+	}
 }
 
 // indent keeps a result of several lines below its step.

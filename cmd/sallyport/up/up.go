@@ -123,7 +123,8 @@ func begin(ctx context.Context, o Options, detached bool) (*story, error) {
 	if o.Source == "" {
 		o.Source = from
 	}
-	t := &teller{out: o.Out, color: o.Color, now: time.Now}
+	// Somebody else's cluster is asked about, which needs the terminal.
+	t := &teller{out: o.Out, color: o.Color, now: time.Now, live: o.Live && o.Kubeconfig == ""}
 	p, err := planFor(ctx, o, dir)
 	if err != nil {
 		return nil, err
@@ -165,7 +166,7 @@ func (s *story) startCluster(ctx context.Context, o Options, p *plan, detached b
 	}
 	var binary string
 	if err := s.step("Kubernetes "+devcluster.KubernetesVersion+": etcd, API server, controllers, kubelet, kubectl", "", func() (_ verdict, err error) {
-		binary, err = devcluster.Build(ctx, devcluster.Options{Path: o.Devcluster, Source: o.Source}, s.progress(o.Live))
+		binary, err = devcluster.Build(ctx, devcluster.Options{Path: o.Devcluster, Source: o.Source}, s.progress())
 		return verdict{true, p.Kubernetes}, err
 	}); err != nil {
 		return err
@@ -242,12 +243,14 @@ func claim(ctx context.Context, dir string) error {
 }
 
 // progress shows how far a build is: on a terminal in one line, else rarely.
-func (s *story) progress(live bool) func(devcluster.Progress) {
+func (s *story) progress() func(devcluster.Progress) {
 	var last time.Time
 	return func(p devcluster.Progress) {
 		now := s.now()
-		if live {
-			fmt.Fprintf(s.out, "\r    %-70s", p.String())
+		if s.live {
+			s.mu.Lock()
+			s.doing = p.String()
+			s.mu.Unlock()
 			return
 		}
 		if now.Sub(last) > 15*time.Second {
