@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// startLimit bounds Start when ctx has no deadline: a busy machine needs tens
-// of seconds, a broken one never ends.
-const startLimit = 3 * time.Minute
+// startLimit bounds Start when ctx has no earlier deadline: a very busy machine
+// needs minutes, a broken one never ends.
+const startLimit = 10 * time.Minute
 
 // Start makes a cluster and returns when it is usable: the API server's /readyz
 // says ok, with Controllers the default ServiceAccount exists, with Nodes every
@@ -22,13 +22,16 @@ const startLimit = 3 * time.Minute
 // fails it leaves no process behind, and its error holds the end of the log of
 // whatever failed.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it did not start within %s, so something is broken or the machine is too busy", startLimit))
 	defer cancel()
 	c, err := prepare(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("start cluster: %w", err)
 	}
 	if err := c.start(ctx); err != nil {
+		if why := context.Cause(ctx); why != nil {
+			err = fmt.Errorf("%w: %w", why, err) // what was cut off says only that it was killed
+		}
 		cancel() // so that Stop kills: nothing is worth a graceful end
 		return nil, errors.Join(fmt.Errorf("start cluster: %w", err), c.Stop(ctx))
 	}
