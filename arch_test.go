@@ -25,7 +25,8 @@ var arrows = map[string]string{
 	"mandate":         "trust",
 	"authn":           "trust",
 	"audit":           "trust",
-	"bucket":          "trust",
+	"bucket":          "trust bucket/signed",
+	"bucket/signed":   "",
 	"store":           "trust",
 	"operation":       "trust store arm",
 	"tunnel":          "",
@@ -41,7 +42,7 @@ var arrows = map[string]string{
 	"agent/reconcile": "trust rbac mandate",
 	"deploy":          "trust rbac extension mlext mlext/wire",
 	"ml":              "trust arm store operation client mlext/wire bucket internal/seal",
-	"mlext":           "trust authn mlext/wire",
+	"mlext":           "trust authn mlext/wire bucket/signed",
 	"mlext/wire":      "",
 
 	"examples":            "",
@@ -54,7 +55,7 @@ var arrows = map[string]string{
 
 // tests may use, besides what the room may use, a real cluster, a real store
 // and the certificates to speak TLS.
-const forTests = "bucket internal/devcluster internal/pki internal/seal internal/logs store tunnel trust"
+const forTests = "bucket bucket/signed internal/devcluster internal/pki internal/seal internal/logs store tunnel trust"
 
 type listed struct {
 	ImportPath, Doc string

@@ -2,7 +2,6 @@ package bucket
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
@@ -20,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
+	"github.com/sallyport/sallyport/bucket/signed"
 	"github.com/sallyport/sallyport/trust"
 )
 
@@ -85,7 +85,7 @@ func Open(c Config) (*Bucket, error) {
 		return nil, trust.Errorf(trust.Invalid, "the store's CA is no PEM certificate")
 	}
 	b := &Bucket{Config: c, credentials: aws.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretKey}, signer: Signer(),
-		http: Client(c.CA)}
+		http: signed.Client(c.CA)}
 	b.base = &url.URL{Scheme: "https", Host: c.Bucket + "." + u.Host, Path: "/"}
 	if c.PathStyle {
 		b.base.Host, b.base.Path = u.Host, "/"+c.Bucket+"/"
@@ -97,20 +97,6 @@ func Open(c Config) (*Bucket, error) {
 // signed stay headers. The development store checks signatures with the same.
 func Signer() *v4.Signer {
 	return v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
-}
-
-// Client is one for a store whose certificate is signed by ca (PEM), or, if that
-// is empty, by one of the usual CAs. It follows no redirects: a signature is good
-// for one host.
-func Client(ca string) *http.Client {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		conf.RootCAs = x509.NewCertPool()
-		conf.RootCAs.AppendCertsFromPEM([]byte(ca)) // none: nobody is believed
-	}
-	return &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: time.Minute,
-			IdleConnTimeout: 90 * time.Second, MaxIdleConnsPerHost: 16, Proxy: http.ProxyFromEnvironment}}
 }
 
 // Close lets connections go.

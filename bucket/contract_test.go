@@ -22,6 +22,7 @@ import (
 
 	"github.com/sallyport/sallyport/bucket"
 	"github.com/sallyport/sallyport/bucket/folder"
+	"github.com/sallyport/sallyport/bucket/signed"
 	"github.com/sallyport/sallyport/trust"
 )
 
@@ -94,7 +95,7 @@ func another(t *testing.T) *form {
 			t.Fatal(err)
 		}
 		c.CA = string(ca)
-		hc = bucket.Client(c.CA)
+		hc = signed.Client(c.CA)
 	}
 	b, err := bucket.Open(c)
 	if err != nil {

@@ -4,5 +4,6 @@
 //
 // It owns the protocol towards the store and the store's key. What the objects
 // are, and who may have which, is its caller's business. Package folder below it
-// is a store of our own, for development, that speaks the same protocol.
+// is a store of our own, for development, that speaks the same protocol; package
+// signed is for those who hold a signed URL.
 package bucket

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/bucket/signed"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -128,18 +129,10 @@ func (c *Carrier) ask(ctx context.Context, ask wire.Ask) (*wire.Answer, error) {
 
 // store is a client for a store that is believed by ca, or by the usual CAs.
 func (c *Carrier) store(ca string) *http.Client {
-	hc := c.stores[ca]
-	if hc == nil {
-		conf := &tls.Config{MinVersion: tls.VersionTLS12}
-		if ca != "" {
-			conf.RootCAs = x509.NewCertPool()
-			conf.RootCAs.AppendCertsFromPEM([]byte(ca)) // none: nobody is believed
-		}
-		hc = client(conf)
-		hc.Transport.(*http.Transport).Proxy = http.ProxyFromEnvironment
-		c.stores[ca] = hc
+	if c.stores[ca] == nil {
+		c.stores[ca] = signed.Client(ca)
 	}
-	return hc
+	return c.stores[ca]
 }
 
 // pause waits for d or until ctx ends.
@@ -154,32 +147,3 @@ func pause(ctx context.Context, d time.Duration) {
 
 // tries of one file, before the whole fails.
 const tries = 5
-
-// errExpired is a URL that the store does not take any more.
-var errExpired = errors.New("the signed URL is not taken any more")
-
-// said reads what a store says of an error: the code and the message of its XML,
-// or the status.
-func said(res *http.Response) error {
-	data, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-	code, message := between(string(data), "<Code>", "</Code>"), between(string(data), "<Message>", "</Message>")
-	if code == "" {
-		code = res.Status
-	}
-	switch res.StatusCode {
-	case http.StatusForbidden:
-		return fmt.Errorf("%w: %s %s", errExpired, code, message)
-	case http.StatusInsufficientStorage:
-		return trust.Errorf(trust.Conflict, "the store's disk is full")
-	}
-	return fmt.Errorf("the store answers %s %s", code, message)
-}
-
-func between(s, from, to string) string {
-	_, s, ok := strings.Cut(s, from)
-	if !ok {
-		return ""
-	}
-	s, _, _ = strings.Cut(s, to)
-	return s
-}

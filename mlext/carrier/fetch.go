@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path"
 	"path/filepath"
 	"syscall"
 
+	"github.com/sallyport/sallyport/bucket/signed"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -57,7 +57,7 @@ func (c *Carrier) fetch(ctx context.Context, m wire.Mount) (files int, size int6
 				files, size = files+1, size+f.Size // of the try before
 				continue
 			}
-			if err := c.download(ctx, root, f, answer.Trust, m.Writable); errors.Is(err, errExpired) {
+			if err := c.download(ctx, root, f, answer.Trust, m.Writable); errors.Is(err, signed.ErrExpired) {
 				if stales++; stales >= tries {
 					return files, size, fmt.Errorf("%s: %w", f.Path, err)
 				}
@@ -100,7 +100,7 @@ func (c *Carrier) download(ctx context.Context, root *os.Root, f wire.SignedFile
 		}
 		err = c.once(ctx, root, f, ca, writable)
 		var e *trust.Error
-		if err == nil || errors.Is(err, errExpired) || errors.As(err, &e) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, signed.ErrExpired) || errors.As(err, &e) || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -108,18 +108,11 @@ func (c *Carrier) download(ctx context.Context, root *os.Root, f wire.SignedFile
 }
 
 func (c *Carrier) once(ctx context.Context, root *os.Root, f wire.SignedFile, ca string, writable bool) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
+	in, err := signed.Get(ctx, c.store(ca), f.URL)
 	if err != nil {
-		return errors.New("the signed URL cannot be read")
+		return full(err)
 	}
-	res, err := c.store(ca).Do(req)
-	if err != nil {
-		return reachable(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return said(res)
-	}
+	defer in.Close()
 	mode := os.FileMode(0o755) // code may be run
 	if writable {
 		mode = 0o777
@@ -130,7 +123,7 @@ func (c *Carrier) once(ctx context.Context, root *os.Root, f wire.SignedFile, ca
 	}
 	defer out.Close()
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(out, h), io.LimitReader(res.Body, f.Size+1))
+	n, err := io.Copy(io.MultiWriter(out, h), io.LimitReader(in, f.Size+1))
 	if err != nil {
 		return full(err)
 	}
@@ -143,17 +136,13 @@ func (c *Carrier) once(ctx context.Context, root *os.Root, f wire.SignedFile, ca
 	return root.Rename(partial, f.Path)
 }
 
-// reachable leaves the URL, which is a secret, out of an error.
-func reachable(err error) error {
-	for next := err; next != nil; next = errors.Unwrap(next) {
-		err = next
-	}
-	return fmt.Errorf("the store is not reachable: %w", err)
-}
-
+// full tells what trying again does not mend.
 func full(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return trust.Errorf(trust.Conflict, "the node's disk is full")
+	}
+	if errors.Is(err, signed.ErrFull) {
+		return trust.Errorf(trust.Conflict, "%s", signed.ErrFull)
 	}
 	return err
 }

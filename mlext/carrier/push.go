@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/sallyport/sallyport/bucket/signed"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -190,25 +191,5 @@ func (c *Carrier) upload(ctx context.Context, root *os.Root, s wire.SignedFile, 
 		return err
 	}
 	defer in.Close()
-	var body io.Reader = io.LimitReader(in, s.Size)
-	if s.Size == 0 {
-		body = http.NoBody
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.URL, body)
-	if err != nil {
-		return errors.New("the signed URL cannot be read")
-	}
-	req.ContentLength = s.Size
-	for name, value := range s.Header {
-		req.Header.Set(name, value)
-	}
-	res, err := c.store(ca).Do(req)
-	if err != nil {
-		return reachable(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return said(res)
-	}
-	return nil
+	return full(signed.Put(ctx, c.store(ca), s.URL, s.Header, in, s.Size))
 }
