@@ -40,6 +40,10 @@ type LogConfig struct {
 
 const partBytes = 256 << 10
 
+// lookWithin is how long to wait for the pods that there are: a namespace may
+// have been taken away.
+const lookWithin = time.Minute
+
 // collector follows the logs of all jobs' containers into files,
 // <job uid>/<node>/<attempt>, with what is known of each beside it. It is the
 // only writer.
@@ -51,9 +55,11 @@ type collector struct {
 	log        *slog.Logger
 	written    *waker // by file
 	changed    *waker // by uid of a pod
-	// keep puts a log that is whole into its workspace's store, however long that
-	// takes. nil: there is none.
-	keep func(ctx context.Context, pod *corev1.Pod, file string) error
+	// keep puts a log that is whole into its workspace's store, once. nil: there is
+	// none. See keepWhole.
+	keep      func(ctx context.Context, l logFile) error
+	keepPause time.Duration
+	slots     chan struct{} // of keep
 
 	mu        sync.Mutex // guards what follows, and the making of files
 	following map[string]context.CancelFunc
@@ -64,7 +70,7 @@ type collector struct {
 type about struct {
 	Pod, Host string
 	Done      bool
-	Kept      bool // in the workspace's store
+	Kept      bool // in the workspace's store, or never will be
 }
 
 func newCollector(c LogConfig, kube kubernetes.Interface, namespaces []string, now func() time.Time, log *slog.Logger) (*collector, error) {
@@ -80,23 +86,38 @@ func newCollector(c LogConfig, kube kubernetes.Interface, namespaces []string, n
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("logs: %w", err)
 	}
-	return &collector{LogConfig: c, kube: kube, namespaces: namespaces, now: now, log: log, written: newWaker(), changed: newWaker(), following: map[string]context.CancelFunc{}}, nil
+	return &collector{LogConfig: c, kube: kube, namespaces: namespaces, now: now, log: log, written: newWaker(), changed: newWaker(),
+		keepPause: keepEvery, slots: make(chan struct{}, keepAtOnce), following: map[string]context.CancelFunc{}}, nil
 }
 
 // run follows pods until ctx ends, and waits for its workers.
 func (c *collector) run(ctx context.Context) error {
 	var wg sync.WaitGroup
+	var seen []cache.InformerSynced
 	for _, ns := range c.namespaces {
 		factory := informers.NewSharedInformerFactoryWithOptions(c.kube, 0, informers.WithNamespace(ns),
 			informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = mlext.JobLabel }))
 		informer := factory.Core().V1().Pods().Informer()
-		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		handler, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc: func(o any) { c.see(ctx, o) }, UpdateFunc: func(_, o any) { c.see(ctx, o) },
-		}); err != nil {
+		})
+		if err != nil {
 			return fmt.Errorf("follow pods: %w", err)
 		}
+		seen = append(seen, handler.HasSynced)
 		wg.Go(func() { informer.RunWithContext(ctx) })
 	}
+	wg.Go(func() {
+		looking, cancel := context.WithTimeout(ctx, lookWithin)
+		defer cancel()
+		all := cache.WaitForCacheSync(looking.Done(), seen...)
+		if ctx.Err() != nil {
+			return
+		}
+		if err := c.takeUp(ctx, all); err != nil {
+			c.log.WarnContext(ctx, "logs of earlier not looked after", "error", err)
+		}
+	})
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -134,7 +155,7 @@ func (c *collector) see(ctx context.Context, o any) {
 		c.log.ErrorContext(ctx, "log file not made", "pod", pod.Name, "error", err)
 		return
 	}
-	if known.Done && (known.Kept || c.keep == nil) {
+	if known.Done { // whole: copied once, and kept by takeUp
 		return
 	}
 	worker, cancel := context.WithCancel(ctx)
@@ -215,9 +236,12 @@ func (c *collector) follow(ctx context.Context, pod *corev1.Pod, file string) {
 	}
 	c.note(ctx, file, func(a *about) { a.Done = true })
 	c.written.wake(file)
-	if c.keep != nil && c.keep(ctx, pod, file) == nil {
-		c.note(ctx, file, func(a *about) { a.Kept = true })
+	l, err := c.logFileAt(file, string(pod.UID))
+	if err != nil {
+		c.log.WarnContext(ctx, "log stays on this volume", "file", file, "error", err)
+		return
 	}
+	c.keepWhole(ctx, l)
 }
 
 // note changes what is known of a log file.
