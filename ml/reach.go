@@ -166,7 +166,7 @@ func inForce(b *store.Binding, w *store.Source) error {
 }
 
 // maxAnswer of the extension, in bytes.
-const maxAnswer = 4 << 20
+const maxAnswer = 2 * wire.MaxTransfer
 
 // call asks the extension, with the workspace's two tokens. The errors say where
 // on the way it ended: binding, cluster, extension, or what the extension says.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/bucket"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -105,59 +107,71 @@ func (m *ML) within(ctx context.Context, p place, path string) (place, error) {
 	return below, nil
 }
 
-// maxLayered bounds what several nodes wrote together, in files.
-const maxLayered = 100_000
+// layersAtOnce is how many layers are listed at once.
+const layersAtOnce = 16
 
-// files lists a page of a place, by path.
+// files lists a page of a place, by path. Each layer is asked for one page.
 func (m *ML) files(ctx context.Context, p place, after string, limit int) (page []found, next string, err error) {
-	switch {
-	case p.File != "":
+	if p.File != "" {
 		all, _, err := m.Storage.List(ctx, p.Layers[0]+p.File, "", 1)
 		if err != nil || len(all) == 0 || all[0].Key != p.Layers[0]+p.File || after != "" {
 			return nil, "", err
 		}
 		return []found{{p.File, all[0].Key, all[0].Size}}, "", nil
-	case len(p.Layers) == 0:
-		return nil, "", nil
-	case len(p.Layers) == 1:
-		if after != "" {
-			after = p.Layers[0] + after
-		}
-		all, next, err := m.Storage.List(ctx, p.Layers[0], after, limit)
-		for _, o := range all {
-			page = append(page, found{strings.TrimPrefix(o.Key, p.Layers[0]), o.Key, o.Size})
-		}
-		return page, strings.TrimPrefix(next, p.Layers[0]), err
 	}
-	seen := map[string]bool{}
-	for _, layer := range p.Layers {
-		for from := ""; ; {
-			all, more, err := m.Storage.List(ctx, layer, from, 1000)
-			if err != nil {
-				return nil, "", err
-			}
-			for _, o := range all {
-				path := strings.TrimPrefix(o.Key, layer)
-				if !seen[path] {
-					seen[path] = true
-					page = append(page, found{path, o.Key, o.Size})
-				}
-			}
-			if from = more; more == "" {
-				break
-			}
-			if len(page) > maxLayered {
-				return nil, "", trust.Errorf(trust.TooLarge, "the nodes wrote more than %d files", maxLayered)
-			}
+	more := false
+	for some := range slices.Chunk(p.Layers, layersAtOnce) {
+		group, ctx := errgroup.WithContext(ctx)
+		pages, cut := make([][]found, len(some)), make([]bool, len(some))
+		for i, layer := range some {
+			group.Go(func() (err error) {
+				pages[i], cut[i], err = m.layer(ctx, layer, after, limit)
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return nil, "", err
+		}
+		for i := range some {
+			// What a page of a layer leaves out comes after all that is on it, and so
+			// after the first limit of all layers.
+			page = union(page, pages[i])
+			more = more || cut[i] || len(page) > limit
+			page = page[:min(len(page), limit)]
 		}
 	}
-	slices.SortFunc(page, func(a, b found) int { return strings.Compare(a.path, b.path) })
-	page = slices.DeleteFunc(page, func(f found) bool { return f.path <= after && after != "" })
-	if len(page) > limit {
-		page = page[:limit]
-		next = page[limit-1].path
+	if more && len(page) > 0 {
+		next = page[len(page)-1].path
 	}
 	return page, next, nil
+}
+
+func (m *ML) layer(ctx context.Context, layer, after string, limit int) (page []found, more bool, err error) {
+	if after != "" {
+		after = layer + after
+	}
+	all, next, err := m.Storage.List(ctx, layer, after, limit)
+	for _, o := range all {
+		page = append(page, found{strings.TrimPrefix(o.Key, layer), o.Key, o.Size})
+	}
+	return page, next != "", err
+}
+
+// union are the files of two lists by path; of two of one path that of the
+// first.
+func union(a, b []found) []found {
+	out := make([]found, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		switch c := strings.Compare(a[0].path, b[0].path); {
+		case c < 0:
+			out, a = append(out, a[0]), a[1:]
+		case c > 0:
+			out, b = append(out, b[0]), b[1:]
+		default:
+			out, a, b = append(out, a[0]), a[1:], b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
 }
 
 // signed adds URLs to read files by.

@@ -60,9 +60,6 @@ func client(conf *tls.Config) *http.Client {
 	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// maxAnswer of the gateway, in bytes: 500 files with their URLs.
-const maxAnswer = 4 << 20
-
 // call asks the gateway once.
 func (c *Carrier) call(ctx context.Context, method, path string, in, out any) error {
 	token, err := os.ReadFile(c.TokenFile)
@@ -84,7 +81,7 @@ func (c *Carrier) call(ctx context.Context, method, path string, in, out any) er
 		return trust.Errorf(trust.Unavailable, "the ML extension's gateway does not answer").Because(err)
 	}
 	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	data, err := io.ReadAll(io.LimitReader(res.Body, 2*wire.MaxTransfer))
 	if err != nil {
 		return trust.Errorf(trust.Unavailable, "the gateway's answer was cut off").Because(err)
 	}

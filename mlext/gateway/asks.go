@@ -93,7 +93,7 @@ func (a *asks) add(w *waiting) error {
 	return nil
 }
 
-// maxOffered bounds what one poll gets: 500 files each fill a body.
+// maxOffered bounds what one poll gets, beside wire.MaxFiles of all together.
 const maxOffered = 8
 
 // next are the workspace's asks that nobody is answering; it waits for some.
@@ -119,10 +119,11 @@ func (a *asks) next(ctx context.Context, owner mlext.Owner, wait time.Duration) 
 func (a *asks) offer(owner mlext.Owner) ([]wire.Ask, <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := []wire.Ask{}
+	all, files := []wire.Ask{}, 0
 	for _, w := range a.waiting {
-		if w.owner == owner && a.now().Sub(w.offered) >= offerAgain && len(all) < maxOffered {
-			w.offered = a.now()
+		fits := len(all) == 0 || len(all) < maxOffered && files+len(w.Files) <= wire.MaxFiles
+		if w.owner == owner && a.now().Sub(w.offered) >= offerAgain && fits {
+			w.offered, files = a.now(), files+len(w.Files)
 			all = append(all, w.Ask)
 		}
 	}
@@ -155,7 +156,7 @@ func (g *Gateway) routeAsks(mux *http.ServeMux, on func(string, func(*call) (any
 	at := wire.Prefix
 	on("GET "+at+"/asks", func(c *call) (any, error) { return g.asks.next(c.ctx, c.owner, wait(c.r)), nil })
 	on("PUT "+at+"/asks/{id}", func(c *call) (any, error) {
-		answer, err := decode[wire.Answer](c.r)
+		answer, err := decodeUpTo[wire.Answer](c.r, wire.MaxTransfer)
 		if err != nil {
 			return nil, err
 		}
@@ -174,7 +175,7 @@ func (g *Gateway) routeAsks(mux *http.ServeMux, on func(string, func(*call) (any
 		})
 	}
 	pod("POST "+at+"/pods/asks", func(r *http.Request, p *podCaller) (any, error) {
-		ask, err := decode[wire.Ask](r)
+		ask, err := decodeUpTo[wire.Ask](r, wire.MaxTransfer)
 		if err != nil {
 			return nil, err
 		}
@@ -203,9 +204,8 @@ type podCaller struct {
 }
 
 // pod authenticates a pod by a token that Kubernetes has bound to it, made for
-// this audience. Whose it is its labels say, and the object of that job or
-// deployment: both must be in the same namespace, which the owner has let the
-// extension into, and it must be made by a Job or a ReplicaSet.
+// this audience. It must be in a namespace that the owner has let the extension
+// into, and be made by a Job or a ReplicaSet: nobody else writes its labels.
 func (g *Gateway) pod(r *http.Request) (*podCaller, error) {
 	given := r.Header.Values("Authorization")
 	token, bearer := "", false
@@ -244,6 +244,8 @@ func (g *Gateway) pod(r *http.Request) (*podCaller, error) {
 	return g.whose(r.Context(), pod, refused)
 }
 
+// whose tells for whom a pod runs: its labels name the job or deployment, whose
+// object must be of the same namespace.
 func (g *Gateway) whose(ctx context.Context, pod *corev1.Pod, refused error) (*podCaller, error) {
 	p := &podCaller{pod: pod, job: pod.Labels[mlext.JobLabel], deployment: pod.Labels[mlext.DeploymentLabel]}
 	var mounts []wire.Mount

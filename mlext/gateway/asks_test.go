@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/sallyport/sallyport/bucket"
 	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
@@ -200,5 +203,101 @@ func TestAsksGoToTheirWorkspaceOnly(t *testing.T) {
 	defer stop()
 	if _, err := a.ask(last, owner, wire.Ask{Pod: "patient"}); trust.KindOf(err) != trust.Unavailable || !strings.Contains(err.Error(), "binding") {
 		t.Errorf("nobody answers: %v", err)
+	}
+}
+
+// 500 files with the longest names, and the URLs that a store's signer makes of
+// them, fit into an ask and an answer.
+func TestTheLongestNamesFit(t *testing.T) {
+	b, err := bucket.Open(bucket.Config{Endpoint: "https://objects.a-rather-long-region-name.example.com:9000", Bucket: strings.Repeat("b", 63), Prefix: strings.Repeat("p", 100), PathStyle: true,
+		AccessKeyID: strings.Repeat("A", 32), SecretKey: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 900 // bytes of a key, see bucket.ValidKey
+	at := "44444444-4444-4444-8444-444444444444/models/" + jobUID + "/"
+	segment := strings.Repeat("<", 250) // the worst of JSON and of a URL
+	ask := wire.Ask{Mount: "inputs.a"}
+	answer := wire.Answer{}
+	for i := range wire.MaxFiles {
+		path := strings.Join([]string{segment, segment, segment, ""}, "/")
+		path += strings.Repeat("<", most-len(at)-len(path)-3) + fmt.Sprintf("%03d", i)
+		file := wire.File{Path: path, Size: wire.MaxFileSize, SHA256: strings.Repeat("a", 64)}
+		url, header, err := b.Put(t.Context(), at+path, bucket.Upload{Size: file.Size, SHA256: file.SHA256}, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask.Files, answer.Files = append(ask.Files, file), append(answer.Files, wire.SignedFile{File: file, URL: url, Header: header})
+	}
+	authority := newSigner(t, "k1")
+	g, _ := newCluster(t)
+	if err := g.keys.set(20, authority.set()); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(g.Handler())
+	t.Cleanup(server.Close)
+	send := func(method, path string, header http.Header, body, into any) int {
+		t.Helper()
+		raw, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(raw) > wire.MaxTransfer {
+			t.Errorf("%s %s has %d bytes, more than %d", method, path, len(raw), wire.MaxTransfer)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, server.URL+wire.Prefix+path, bytes.NewReader(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = header
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		defer res.Body.Close()
+		if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+			t.Error(err)
+		}
+		return res.StatusCode
+	}
+	own := http.Header{wire.TokenHeader: {authority.token(nil)}}
+	var got wire.Answer
+	done := make(chan int, 1)
+	go func() {
+		done <- send(http.MethodPost, "/pods/asks", http.Header{"Authorization": {"Bearer good"}}, ask, &got)
+	}()
+	var asks []wire.Ask
+	if status := send(http.MethodGet, "/asks?wait=20", own, nil, &asks); status != 200 || len(asks) != 1 || len(asks[0].Files) != wire.MaxFiles {
+		t.Fatalf("%d: %d asks", status, len(asks))
+	}
+	if status := send(http.MethodPut, "/asks/"+asks[0].ID, own, answer, &struct{}{}); status != 200 {
+		t.Errorf("the answer: %d", status)
+	}
+	if status := <-done; status != 200 || len(got.Files) != wire.MaxFiles || got.Files[499].Path != ask.Files[499].Path {
+		t.Errorf("the pod: %d, %d files", status, len(got.Files))
+	}
+}
+
+// One poll does not get more files than an answer may have.
+func TestAPollGetsWhatFits(t *testing.T) {
+	a := newAsks(time.Now)
+	for _, n := range []int{300, 300, 100} {
+		w := &waiting{Ask: wire.Ask{ID: fmt.Sprint("id-", len(a.waiting)), Files: make([]wire.File, n)}, owner: owner}
+		if err := a.add(w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := 0
+	for seen < 3 {
+		asks := a.next(t.Context(), owner, 0)
+		files := 0
+		for _, ask := range asks {
+			files += len(ask.Files)
+		}
+		if files > wire.MaxFiles || len(asks) == 0 {
+			t.Fatalf("%d asks with %d files", len(asks), files)
+		}
+		seen += len(asks)
 	}
 }

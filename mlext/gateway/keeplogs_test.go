@@ -110,8 +110,10 @@ func TestLogsOfAnEarlierProcessAreKept(t *testing.T) {
 	if !c.mustKnow(t, "node-1/attempt-0").Done {
 		t.Error("the log of a pod that is gone is not whole")
 	}
-	again := *c
-	again.following = map[string]context.CancelFunc{}
+	again, err := newCollector(c.LogConfig, nil, nil, time.Now, c.log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := again.takeUp(t.Context(), true); err != nil || len(again.following) != 0 {
 		t.Errorf("kept again: %v, %v", again.following, err)
 	}

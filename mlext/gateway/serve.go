@@ -113,9 +113,11 @@ func wait(r *http.Request) time.Duration {
 	return time.Duration(min(max(n, 0), wire.MaxWait)) * time.Second
 }
 
-func decode[T any](r *http.Request) (*T, error) {
+func decode[T any](r *http.Request) (*T, error) { return decodeUpTo[T](r, maxBody) }
+
+func decodeUpTo[T any](r *http.Request, most int64) (*T, error) {
 	v := new(T)
-	d := json.NewDecoder(io.LimitReader(r.Body, maxBody))
+	d := json.NewDecoder(io.LimitReader(r.Body, most))
 	d.DisallowUnknownFields() // what is not understood here must not be taken as done
 	if err := d.Decode(v); err != nil {
 		return nil, trust.Errorf(trust.Invalid, "the body cannot be read as %T", *v).Because(err)

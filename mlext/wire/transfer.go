@@ -16,6 +16,11 @@ const (
 	PodAudience = "sallyport-ml"
 	// MaxFiles of one ask, and of one answer.
 	MaxFiles = 500
+	// MaxTransfer of an ask or an answer, in bytes of JSON: so many files with the
+	// longest names, and their URLs.
+	MaxTransfer = 4 << 20
+	// MaxFileSize is what a store takes in one PUT, in bytes.
+	MaxFileSize = 5 << 30
 	// LogsMount is where the extension's gateway itself keeps a job's logs; no pod
 	// has a mount of this name.
 	LogsMount = "logs"
@@ -45,7 +50,7 @@ type Ask struct {
 	Deployment string `json:"deployment,omitempty"` // uid
 	Resource   string `json:"resource,omitempty"`   // its path below the workspace: "jobs/<name>", …
 	Node       int    `json:"node"`                 // of a job
-	Pod        string `json:"pod,omitempty"`        // name: new with each attempt
+	Pod        string `json:"pod,omitempty"`        // name, or of a log the pod's uid: new with each attempt
 
 	Mount string `json:"mount"`
 	After string `json:"after,omitempty"` // of a read: the Next of the answer before
