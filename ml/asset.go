@@ -1,12 +1,17 @@
 package ml
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/bucket"
@@ -77,7 +82,7 @@ func (k *call) putAsset() (*arm.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	status := http.StatusCreated
+	status, copied := http.StatusCreated, place{}
 	r := k.record(old, b)
 	if old.Revision != 0 {
 		var was assetBody
@@ -88,7 +93,7 @@ func (k *call) putAsset() (*arm.Answer, error) {
 			return nil, arm.Errorf(trust.Conflict, arm.Conflict, "Version %s of '%s' names %s and cannot name anything else. Make a new version.", k.ID.Name(), container.Name(), before)
 		}
 		status = http.StatusOK
-	} else if err := k.fillAsset(&r, typ, &a, property, uri); err != nil {
+	} else if copied, err = k.fillAsset(&r, typ, &a, property, uri); err != nil {
 		return nil, err
 	}
 	r.State = arm.Succeeded
@@ -97,32 +102,37 @@ func (k *call) putAsset() (*arm.Answer, error) {
 		return nil, err
 	}
 	if err := k.commit(append(ops, write(r))...); err != nil {
+		if errors.Is(err, store.ErrConflict) && len(copied.Layers) > 0 { // nothing was stored
+			k.dropCopy(copied)
+		}
 		return nil, err
 	}
 	return k.shown(status, &store.Item[store.Provided]{Value: r})
 }
 
 // fillAsset finds a new version's bytes. A model of a job's output gets a copy of
-// its own: jobs are deleted, models stay.
-func (k *call) fillAsset(r *store.Provided, typ string, a *assetBody, property, uri string) error {
+// its own, which is returned: jobs are deleted, models stay.
+func (k *call) fillAsset(r *store.Provided, typ string, a *assetBody, property, uri string) (copied place, err error) {
 	if err := assetKind(typ, a); err != nil {
-		return err
+		return copied, err
 	}
 	if uri == "" {
-		return arm.BadParameter(property, "it is missing")
+		return copied, arm.BadParameter(property, "it is missing")
 	}
 	p, err := k.resolve(property, uri)
 	if err != nil {
-		return err
+		return copied, err
 	}
 	private := assetPrivate{Place: p}
 	if typ == models && strings.HasPrefix(uri, jobsURI) {
+		k.relied = nil // what is copied may go, and the job's state may change
 		if private, err = k.copyModel(r.UID, p); err != nil {
-			return err
+			return copied, err
 		}
+		copied = private.Place
 	}
 	r.Private, err = json.Marshal(private)
-	return err
+	return copied, err
 }
 
 func assetKind(typ string, a *assetBody) error {
@@ -143,32 +153,56 @@ func assetKind(typ string, a *assetBody) error {
 	return nil
 }
 
-// maxCopy bounds a model's files, which are copied one by one in the store.
-const maxCopy = 2000
+// maxCopy bounds a model's files; copying is how many are copied at once.
+const (
+	maxCopy = 2000
+	copying = 16
+)
 
+// copyModel copies in the store. What it leaves when it fails is taken away.
 func (k *call) copyModel(uid string, from place) (assetPrivate, error) {
 	prefix, err := k.prefix()
 	if err != nil {
 		return assetPrivate{}, err
 	}
 	to := place{Layers: []string{prefix + inModels + "/" + uid + "/"}, File: from.File}
+	if err := k.copyAll(from, to.Layers[0]); err != nil {
+		k.dropCopy(to)
+		return assetPrivate{}, err
+	}
+	return assetPrivate{Place: to}, nil
+}
+
+func (k *call) copyAll(from place, to string) error {
+	group, ctx := errgroup.WithContext(k.ctx)
+	group.SetLimit(copying)
 	n := 0
 	for after := ""; ; {
-		page, next, err := k.files(k.ctx, from, after, wire.MaxFiles)
+		page, next, err := k.files(ctx, from, after, wire.MaxFiles)
+		if n += len(page); err == nil && n > maxCopy {
+			err = arm.BadParameter("properties.modelUri", "it has more than %d files", maxCopy)
+		}
 		if err != nil {
-			return assetPrivate{}, err
+			return cmp.Or(group.Wait(), err) // a copy that failed ends the listing
 		}
 		for _, f := range page {
-			if n++; n > maxCopy {
-				return assetPrivate{}, arm.BadParameter("properties.modelUri", "it has more than %d files", maxCopy)
-			}
-			if err := k.Storage.Copy(k.ctx, f.key, to.Layers[0]+f.path); err != nil {
-				return assetPrivate{}, err
-			}
+			group.Go(func() error { return k.Storage.Copy(ctx, f.key, to+f.path) })
 		}
 		if after = next; next == "" {
-			return assetPrivate{Place: to}, nil
+			return group.Wait()
 		}
+	}
+}
+
+// dropWithin is how long a request waits for the deletion of what it has copied
+// in vain; the sweep deletes the rest.
+const dropWithin = 30 * time.Second
+
+func (k *call) dropCopy(p place) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(k.ctx), dropWithin)
+	defer cancel()
+	if err := k.Storage.Delete(ctx, p.Layers[0]); err != nil {
+		k.Log.WarnContext(ctx, "a copy that is not used not deleted yet", "prefix", p.Layers[0], "error", err)
 	}
 }
 
@@ -242,6 +276,14 @@ func (k *call) startUpload() (*arm.Answer, error) {
 	if len(b.Files) == 0 || len(b.Files) > maxUploadFiles {
 		return nil, arm.BadParameter("files", "an upload has 1 to %d files, each with path, size and sha256", maxUploadFiles)
 	}
+	for _, f := range b.Files {
+		if f.SHA256 == "" || path.Clean(f.Path) != f.Path {
+			return nil, arm.BadParameter("files", "'%.200s' needs a plain path and a sha256", f.Path)
+		}
+		if f.Size > wire.MaxFileSize {
+			return nil, arm.BadParameter("files", "'%.200s' has %d bytes: a file has at most 5 GiB (%d bytes). Split it", f.Path, f.Size, int64(wire.MaxFileSize))
+		}
+	}
 	name, err := k.holdUpload(uploadHash(b.Files))
 	if err != nil {
 		return nil, err
@@ -262,9 +304,6 @@ func (k *call) startUpload() (*arm.Answer, error) {
 	}
 	out := []wire.SignedFile{}
 	for _, f := range b.Files {
-		if f.SHA256 == "" || path.Clean(f.Path) != f.Path {
-			return nil, arm.BadParameter("files", "'%.200s' needs a plain path and a sha256", f.Path)
-		}
 		if size, there := have[f.Path]; there && size == f.Size {
 			continue // its hash was checked when it was written
 		}

@@ -8,6 +8,9 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/arm"
 	"github.com/sallyport/sallyport/mlext/wire"
@@ -107,6 +110,13 @@ func (k *call) removeConnection() (*arm.Answer, error) {
 	return a, err
 }
 
+// How a change of connections is told: to so many computes at once, and for so
+// long. A cluster that is away does not hold the request.
+const (
+	tellAtOnce = 32
+	tellWithin = 5 * time.Second
+)
+
 // tellRegistries tells every compute of the workspace. One that cannot be told
 // now is told when something is submitted to it.
 func (k *call) tellRegistries() error {
@@ -114,14 +124,23 @@ func (k *call) tellRegistries() error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(k.ctx, tellWithin)
+	defer cancel()
+	var group errgroup.Group
+	group.SetLimit(tellAtOnce)
 	for i := range all {
-		if r := &all[i].Value; r.Parent == k.workspace.Created && r.State == arm.Succeeded {
-			if err := k.registries(k.ctx, &k.workspace, r); err != nil {
-				k.Log.WarnContext(k.ctx, "registry credentials not told", "compute", r.ID, "error", err)
-			}
+		r := &all[i].Value
+		if r.Parent != k.workspace.Created || r.State != arm.Succeeded {
+			continue
 		}
+		group.Go(func() error {
+			if err := k.registries(ctx, &k.workspace, r); err != nil {
+				k.Log.WarnContext(ctx, "registry credentials not told", "compute", r.ID, "error", err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // tellRegistriesOf tells a compute before something runs there, also that the

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/store"
@@ -80,5 +81,23 @@ func TestRegistryCredentials(t *testing.T) {
 		if r := w.call("PUT", at, bad); trust.KindOf(r.err) != trust.Invalid {
 			t.Errorf("%s: %v", what, r.err)
 		}
+	}
+}
+
+// A cluster that does not answer holds nobody who changes a connection.
+func TestAClusterThatIsAwayHoldsNoConnection(t *testing.T) {
+	w := newWorld(t).scene()
+	comes := make(chan struct{})
+	t.Cleanup(func() { close(comes) })
+	w.late.Store(&latePut{is: func(path string) bool { return strings.HasSuffix(path, "/registries") }, sent: func() {}, comes: comes})
+	done := make(chan *reply, 1)
+	go func() { done <- w.call("PUT", workspace+"/connections/images", registry()) }()
+	select {
+	case r := <-done:
+		if r.err != nil || r.Status != 201 {
+			t.Errorf("%+v", r)
+		}
+	case <-time.After(2 * time.Minute):
+		t.Fatal("held")
 	}
 }

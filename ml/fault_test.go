@@ -190,7 +190,7 @@ func TestALatePutIsForgotten(t *testing.T) {
 				sent, comes := make(chan struct{}), make(chan struct{})
 				arrive := sync.OnceFunc(func() { close(comes) })
 				t.Cleanup(arrive)
-				w.late.Store(&latePut{kind: at, sent: sync.OnceFunc(func() { close(sent) }), comes: comes})
+				w.late.Store(&latePut{is: func(path string) bool { return strings.HasPrefix(path, "/"+at+"/") && strings.Count(path, "/") == 2 }, sent: sync.OnceFunc(func() { close(sent) }), comes: comes})
 				c.put(w)
 				<-sent
 				w.end(w.must(202, "DELETE", c.remove, nil))

@@ -476,3 +476,155 @@ func TestAJobsOutputThatIsNamedIsNotSwept(t *testing.T) {
 		})
 	}
 }
+
+// wrote is a job that has ended, with files in its output "o", by node.
+func (s *stored) wrote(job string, nodes ...[]string) {
+	s.t.Helper()
+	s.must(201, "PUT", job, command("outputs", map[string]any{"o": map[string]any{}}))
+	p := s.privateOf(job)
+	status := wire.Status{State: wire.Completed, Ended: time.Now()}
+	for node, paths := range nodes {
+		pod := fmt.Sprint("pod-", node)
+		var all []wire.File
+		for _, path := range paths {
+			all = append(all, described(path, path+pod))
+		}
+		a := s.ask(wire.Ask{Job: p.Job.UID, Resource: "jobs/" + nameOf(job), Node: node, Pod: pod, Mount: "outputs.o", Files: all})
+		for _, f := range a.Files {
+			s.send(http.MethodPut, f, f.Path+pod)
+		}
+		status.Nodes = append(status.Nodes, wire.Node{Index: node, Pod: pod})
+	}
+	s.tell(p.Job.UID, status)
+	s.becomes(job, "properties.status", wire.Completed)
+}
+
+// A model's files are copied several at once, and a copy that is cut off leaves
+// nothing.
+func TestAModelIsCopiedSeveralFilesAtOnce(t *testing.T) {
+	s := newStored(t)
+	var paths []string
+	for i := range 2 * copying {
+		paths = append(paths, fmt.Sprintf("%02d", i))
+	}
+	s.wrote(workspace+"/jobs/j", paths)
+	var now, most atomic.Int32
+	two := make(chan struct{})
+	beside := func(when string, r *http.Request) {
+		if r.Header.Get("X-Amz-Copy-Source") == "" {
+			return
+		}
+		if when == "after" {
+			now.Add(-1)
+			return
+		}
+		n := now.Add(1)
+		for had := most.Load(); n > had && !most.CompareAndSwap(had, n); had = most.Load() {
+		}
+		if n == 2 {
+			close(two)
+		}
+		select {
+		case <-two:
+		case <-r.Context().Done():
+		case <-time.After(time.Minute): // one by one
+		}
+	}
+	s.beside.Store(&beside)
+	model := workspace + "/models/m/versions/1"
+	s.must(201, "PUT", model, props("modelUri", "azureml://jobs/j/outputs/o"))
+	s.beside.Store(nil)
+	if n := most.Load(); n < 2 || n > copying {
+		t.Errorf("%d files were copied at once", n)
+	}
+	if files := s.files(s.must(200, "POST", model+"/getFiles", map[string]any{})); len(files) != len(paths) {
+		t.Errorf("%d files", len(files))
+	}
+	prefix := s.privatePrefix()
+	var once sync.Once
+	cut := func(when string, r *http.Request) {
+		if when == "after" && r.Header.Get("X-Amz-Copy-Source") != "" {
+			once.Do(func() {
+				if err := s.ml.Storage.Delete(context.WithoutCancel(t.Context()), prefix+inJobs+"/"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	s.beside.Store(&cut)
+	if r := s.call("PUT", workspace+"/models/cut/versions/1", props("modelUri", "azureml://jobs/j/outputs/o")); r.err == nil {
+		t.Fatal("a copy of what is gone was made")
+	}
+	units, err := s.ml.units(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for u := range units {
+		if strings.HasPrefix(u, prefix+inModels) {
+			delete(units, u)
+			break
+		}
+	}
+	if len(units) != 0 {
+		t.Errorf("left %v", units)
+	}
+}
+
+func (s *stored) privatePrefix() string {
+	s.t.Helper()
+	source := s.source()
+	prefix, err := storagePrefix(&source)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return prefix
+}
+
+// What several nodes wrote is one list, and a page of it costs a page of each.
+func TestAPageOfWhatSeveralNodesWrote(t *testing.T) {
+	s := newStored(t)
+	s.wrote(workspace+"/jobs/j", []string{"a", "c", "e/1", "g"}, []string{"a", "b", "e.x", "e/1", "e/2"}, []string{"z"})
+	p := s.privateOf(workspace + "/jobs/j")
+	at := outputPlace(s.privatePrefix(), &p, "o")
+	want := []string{"a0", "b1", "c0", "e.x1", "e/10", "e/21", "g0", "z2"}
+	for limit := 1; limit <= len(want)+1; limit++ {
+		var got []string
+		for after := ""; ; {
+			var lists atomic.Int32
+			beside := func(when string, r *http.Request) {
+				if when == "before" && r.URL.Query().Get("list-type") == "2" {
+					lists.Add(1)
+					if most := r.URL.Query().Get("max-keys"); most != fmt.Sprint(limit) {
+						t.Errorf("a page of %d asks for %s", limit, most)
+					}
+				}
+			}
+			s.beside.Store(&beside)
+			page, next, err := s.ml.files(t.Context(), at, after, limit)
+			s.beside.Store(nil)
+			if err != nil || len(page) > limit || lists.Load() != 3 {
+				t.Fatalf("page of %d: %v, %v, %d lists", limit, page, err, lists.Load())
+			}
+			for _, f := range page {
+				node := strings.Split(strings.TrimPrefix(f.key, s.privatePrefix()), "/")[4]
+				got = append(got, f.path+node)
+			}
+			if after = next; next == "" {
+				break
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("pages of %d: %s", limit, diff)
+		}
+	}
+}
+
+// What cannot be stored is named before anything is sent.
+func TestAFileThatIsTooLargeIsNamed(t *testing.T) {
+	s := newStored(t)
+	large := wire.File{Path: "weights.bin", Size: wire.MaxFileSize + 1, SHA256: described("x", "x").SHA256}
+	r := s.call("POST", workspace+"/data/d/versions/1/startPendingUpload", map[string]any{"files": []wire.File{described("a", "a"), large}})
+	if trust.KindOf(r.err) != trust.Invalid || !strings.Contains(r.err.Error(), "weights.bin") || !strings.Contains(r.err.Error(), "5 GiB") {
+		t.Errorf("%v", r.err)
+	}
+}

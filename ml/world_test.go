@@ -75,10 +75,10 @@ type world struct {
 	answers    map[string]wire.Answer
 }
 
-// latePut are PUTs of a kind that were sent, and come to the extension when a
-// channel is closed.
+// latePut are PUTs that were sent, and come to the extension when a channel is
+// closed.
 type latePut struct {
-	kind  string
+	is    func(path string) bool
 	sent  func()
 	comes chan struct{}
 }
@@ -238,7 +238,7 @@ func (w *world) tokenFor(audience string) string {
 }
 
 func (w *world) extension(rw http.ResponseWriter, r *http.Request, path string) {
-	if late := w.late.Load(); late != nil && r.Method == http.MethodPut && strings.HasPrefix(path, "/"+late.kind+"/") && strings.Count(path, "/") == 2 {
+	if late := w.late.Load(); late != nil && r.Method == http.MethodPut && late.is(path) {
 		late.sent()
 		<-late.comes
 	}

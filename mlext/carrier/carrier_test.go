@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -327,5 +328,25 @@ func TestPushAtTheLast(t *testing.T) {
 	s.refuse = "no"
 	if err := w.Push(ctx, t.Context()); err == nil || !strings.Contains(err.Error(), "outputs.o") {
 		t.Errorf("refused: %v", err)
+	}
+}
+
+// What no store takes is named, and hinders nothing else.
+func TestAFileThatIsTooLargeIsNamed(t *testing.T) {
+	s, c := newSide(t)
+	close(s.ended)
+	dir := t.TempDir()
+	for name, size := range map[string]int64{"a": 1, "weights.bin": wire.MaxFileSize + 1} { // a hole, but for its length
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, size)); err != nil {
+			t.Skipf("the file system has no files of %d bytes: %v", size, err)
+		}
+	}
+	err := carrier(t, c, wire.Mount{Name: "outputs.o", Way: wire.Write, Path: dir}).Push(t.Context(), t.Context())
+	if err == nil || !strings.Contains(err.Error(), "weights.bin") || !strings.Contains(err.Error(), "5 GiB") {
+		t.Errorf("%v", err)
+	}
+	if kept := s.stored(); kept["a"] != 1 || len(kept) != 1 {
+		t.Errorf("kept %v", kept)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/bucket/signed"
@@ -90,9 +91,13 @@ func (c *Carrier) keep(ctx context.Context, f *outgoing, running bool) error {
 	if err != nil {
 		return err
 	}
-	var batch []string
+	var batch, tooLarge []string
 	for path, v := range now {
 		if f.have[path] == v || running && f.seen[path] != v {
+			continue
+		}
+		if v.size > wire.MaxFileSize {
+			tooLarge = append(tooLarge, path)
 			continue
 		}
 		if batch = append(batch, path); len(batch) == wire.MaxFiles {
@@ -103,10 +108,15 @@ func (c *Carrier) keep(ctx context.Context, f *outgoing, running bool) error {
 		}
 	}
 	f.seen = now
-	if len(batch) == 0 {
-		return nil
+	if len(batch) > 0 {
+		if err := c.send(ctx, root, f, now, batch); err != nil {
+			return err
+		}
 	}
-	return c.send(ctx, root, f, now, batch)
+	if slices.Sort(tooLarge); len(tooLarge) > 0 { // all else is kept
+		return trust.Errorf(trust.TooLarge, "not kept, since a file has at most 5 GiB: %.1000q", tooLarge)
+	}
+	return nil
 }
 
 // look lists the regular files. What a link points to may lie anywhere: links
