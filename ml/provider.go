@@ -169,7 +169,8 @@ func (m *ML) Complete(now, old *store.Source) error {
 
 var workspaceName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_-]{0,31}[a-zA-Z0-9_])?$`)
 
-// overlay drops members, whatever their case, and sets others.
+// overlay drops members, and all that encoding/json would take for them, and sets
+// others.
 func overlay(raw json.RawMessage, drop []string, set map[string]any) (json.RawMessage, error) {
 	all := map[string]json.RawMessage{}
 	if len(raw) > 0 && string(raw) != "null" {
@@ -179,7 +180,8 @@ func overlay(raw json.RawMessage, drop []string, set map[string]any) (json.RawMe
 	}
 	for k := range all {
 		_, replaced := set[k]
-		if replaced || slices.ContainsFunc(drop, func(d string) bool { return trust.SameFold(d, k) }) {
+		// It folds as Unicode has it: 'ſ' is an s, and the Kelvin sign a k.
+		if replaced || slices.ContainsFunc(drop, func(d string) bool { return strings.EqualFold(d, k) }) {
 			delete(all, k)
 		}
 	}
