@@ -32,14 +32,9 @@ func (m *ML) target(ctx context.Context, op *store.Operation) (*target, error) {
 		return nil, fmt.Errorf("read operation: %w", err)
 	}
 	gone := arm.Errorf(trust.NotFound, preempted, "The resource was removed before the operation ended.")
-	id, err := arm.ParseID(op.Target)
-	if err != nil {
-		return nil, err
-	}
-	p := id.Chain[0]
-	id.Chain = []arm.Provider{{Namespace: p.Namespace, Types: p.Types[:1:1], Names: p.Names[:1:1]}}
+	var err error
 	t := &target{}
-	if t.workspace, err = store.Get[store.Source](ctx, m.Store, store.ResourceKey(id.String())); err != nil {
+	if t.workspace, err = store.Get[store.Source](ctx, m.Store, store.ResourceKey(workspaceOf(op.Target))); err != nil {
 		return nil, orGone(err, gone)
 	}
 	if t.resource, err = store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(op.Target)); err != nil {
@@ -163,6 +158,34 @@ func (m *ML) attached(ctx context.Context, op *store.Operation, progress func(st
 		pause(ctx, m.again)
 	}
 	return err
+}
+
+// onCompute tells a cluster's extension of something on a compute, after the
+// registries; and of the compute, if the extension was installed anew since.
+// what names it for messages.
+func (m *ML) onCompute(ctx context.Context, w *store.Item[store.Source], computeID, uid, what string, put func() error) error {
+	tell := func() error {
+		if err := m.tellRegistriesOf(ctx, w, computeID, uid); err != nil {
+			return err
+		}
+		return put()
+	}
+	err := tell()
+	if !refusedAs(err, wire.ComputeNotFound) {
+		return err
+	}
+	compute, err := store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(computeID))
+	if err != nil || compute.Value.UID != uid {
+		return orGone(err, arm.Errorf(trust.Conflict, wire.ComputeNotFound, "The compute of the %s was detached.", what))
+	}
+	c, err := readCompute(&compute.Value)
+	if err != nil {
+		return err
+	}
+	if err := m.register(ctx, w, c); err != nil {
+		return err
+	}
+	return tell()
 }
 
 // register tells the cluster's extension of a compute.

@@ -363,10 +363,8 @@ func explain(r *store.Provided, set map[string]any, more map[string]string) erro
 	maps.Copy(bag, more)
 	if r.Problem != nil {
 		bag["statusCode"], bag["statusReason"] = r.Problem.Code, r.Problem.Message
-		for _, d := range r.Problem.Details {
-			if d.Code == "Command" {
-				bag["statusHint"] = d.Message
-			}
+		if next := hint(r.Problem); next != "" {
+			bag["statusHint"] = next
 		}
 	}
 	if len(bag) > 0 {

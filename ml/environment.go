@@ -222,9 +222,7 @@ func (k *call) environment(environment string) (e environmentBody, err error) {
 	if err != nil || !arm.SameID(id.Type(), Namespace+"/"+Tracked+"/"+environments+"/"+versions) {
 		return e, bad("'%.300s' is not the id of an environment's version", environment)
 	}
-	p := id
-	p.Chain = []arm.Provider{{Namespace: id.Chain[0].Namespace, Types: id.Chain[0].Types[:1:1], Names: id.Chain[0].Names[:1:1]}}
-	if !arm.SameID(p.String(), k.workspace.Value.ID) {
+	if workspaceOf(environment) != trust.Fold(k.workspace.Value.ID) {
 		return e, bad("the environment is of another workspace")
 	}
 	item, err := k.at(id)

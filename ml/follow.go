@@ -145,7 +145,9 @@ func (m *ML) step(ctx context.Context, op *store.Operation) (done bool, err erro
 		return false, err
 	}
 	if !p.Told {
-		if err := m.submit(ctx, e, t, &p); err != nil {
+		if err := m.onCompute(ctx, &t.workspace, p.ComputeID, p.Job.Compute, "job", func() error {
+			return e.call(ctx, http.MethodPut, "/jobs/"+p.Job.UID, p.Job, nil)
+		}); err != nil {
 			return false, err
 		}
 		p.Told = true
@@ -187,35 +189,6 @@ func (e *extension) ofTold(err error) error {
 		return &away
 	}
 	return err
-}
-
-// submit tells the extension of the job, and of its compute if the extension was
-// installed anew meanwhile.
-func (m *ML) submit(ctx context.Context, e *extension, t *target, p *jobPrivate) error {
-	put := func() error { return e.call(ctx, http.MethodPut, "/jobs/"+p.Job.UID, p.Job, nil) }
-	if err := m.tellRegistriesOf(ctx, &t.workspace, p.ComputeID, p.Job.Compute); err != nil {
-		return err
-	}
-	err := put()
-	var refused *trust.Error
-	if !errors.As(err, &refused) || refused.Code != wire.ComputeNotFound {
-		return err
-	}
-	compute, err := store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(p.ComputeID))
-	if err != nil || compute.Value.UID != p.Job.Compute {
-		return orGone(err, arm.Errorf(trust.Conflict, wire.ComputeNotFound, "The compute of the job was detached."))
-	}
-	c, err := readCompute(&compute.Value)
-	if err != nil {
-		return err
-	}
-	if err := m.register(ctx, &t.workspace, c); err != nil {
-		return err
-	}
-	if err := m.tellRegistriesOf(ctx, &t.workspace, p.ComputeID, p.Job.Compute); err != nil {
-		return err
-	}
-	return put()
 }
 
 // note stores what is known of a job; that its end is wanted may have been said

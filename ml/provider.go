@@ -89,15 +89,13 @@ func (m *ML) Serve(ctx context.Context, c *arm.Call) (a *arm.Answer, err error) 
 
 func (m *ML) serve(ctx context.Context, c *arm.Call) (*arm.Answer, error) {
 	k := &call{ML: m, Call: c, ctx: ctx, kind: trust.Fold(strings.TrimPrefix(c.Type, Namespace+"/"+Tracked+"/"))}
-	id := c.ID
-	p := id.Chain[0]
-	id.Chain = []arm.Provider{{Namespace: p.Namespace, Types: p.Types[:1:1], Names: p.Names[:1:1]}}
 	var err error
-	if k.workspace, err = store.Get[store.Source](ctx, m.Store, store.ResourceKey(id.String())); err != nil {
-		if trust.KindOf(err) == trust.NotFound {
-			err = arm.NoParent(id)
+	if k.workspace, err = store.Get[store.Source](ctx, m.Store, store.ResourceKey(workspaceOf(c.ID.String()))); err != nil {
+		parent := c.ID
+		for len(parent.Chain[0].Types) > 1 {
+			parent = parent.Parent()
 		}
-		return nil, err
+		return nil, orGone(err, arm.NoParent(parent))
 	}
 	switch {
 	case c.List && k.is(skus):

@@ -46,6 +46,12 @@ func withoutAccess(err error) bool {
 	return errors.As(err, &e) && slices.Contains([]string{codeNoBinding, codeNotInForce, codeNoCluster, codeStopped, codeIdentity}, e.Code)
 }
 
+// refusedAs tells whether an error has this code.
+func refusedAs(err error, code string) bool {
+	var e *trust.Error
+	return errors.As(err, &e) && e.Code == code
+}
+
 func thumbprint(key *ecdsa.PrivateKey) (string, error) {
 	sum, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
 	return base64.RawURLEncoding.EncodeToString(sum), err
@@ -172,8 +178,7 @@ const maxAnswer = 2 * wire.MaxTransfer
 // on the way it ended: binding, cluster, extension, or what the extension says.
 func (e *extension) call(ctx context.Context, method, path string, in, out any) error {
 	err := e.once(ctx, method, path, in, out, false)
-	var refused *trust.Error
-	if errors.As(err, &refused) && refused.Code == wire.Unauthenticated {
+	if refusedAs(err, wire.Unauthenticated) {
 		// It may not have the key that the token is signed with yet, or the
 		// token may be signed with one that was revoked.
 		if _, again := e.handOver(ctx, true); again != nil {
@@ -181,6 +186,7 @@ func (e *extension) call(ctx context.Context, method, path string, in, out any) 
 		}
 		err = e.once(ctx, method, path, in, out, true)
 	}
+	var refused *trust.Error
 	if errors.As(err, &refused) && refused.Code == wire.Unauthenticated {
 		why := arm.Errorf(trust.Conflict, codeExtensionTrust, "The ML extension of the cluster '%s' does not accept the workspace: %s.", e.cluster, refused.Message)
 		why.Hint = "have the cluster's owner apply it again: sallyport ml extension manifest | kubectl apply -f -"

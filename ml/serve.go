@@ -145,39 +145,16 @@ func noRouter(cluster, message string) error {
 	return why
 }
 
-// tellEndpoint tells the extension of an endpoint, and of its compute if the
-// extension was installed anew meanwhile.
+// tellEndpoint tells the extension of an endpoint.
 func (m *ML) tellEndpoint(ctx context.Context, e *extension, w *store.Item[store.Source], r *store.Provided, p *endpointPrivate) error {
-	var err error
-	if p.Endpoint.Keys, err = m.digests(r, p); err != nil {
-		return err
-	}
 	body := p.Endpoint
-	p.Endpoint.Keys = nil // made of the sealed ones each time
-	put := func() error { return e.call(ctx, http.MethodPut, "/endpoints/"+body.UID, body, nil) }
-	if err = m.tellRegistriesOf(ctx, w, p.ComputeID, body.Compute); err != nil {
+	var err error
+	if body.Keys, err = m.digests(r, p); err != nil { // made of the sealed ones each time
 		return err
 	}
-	err = put()
-	var refused *trust.Error
-	if !errors.As(err, &refused) || refused.Code != wire.ComputeNotFound {
-		return err
-	}
-	compute, err := store.Get[store.Provided](ctx, m.Store, store.ProvidedKey(p.ComputeID))
-	if err != nil || compute.Value.UID != body.Compute {
-		return orGone(err, arm.Errorf(trust.Conflict, wire.ComputeNotFound, "The compute of the endpoint was detached."))
-	}
-	c, err := readCompute(&compute.Value)
-	if err != nil {
-		return err
-	}
-	if err := m.register(ctx, w, c); err != nil {
-		return err
-	}
-	if err := m.tellRegistriesOf(ctx, w, p.ComputeID, body.Compute); err != nil {
-		return err
-	}
-	return put()
+	return m.onCompute(ctx, w, p.ComputeID, body.Compute, "endpoint", func() error {
+		return e.call(ctx, http.MethodPut, "/endpoints/"+body.UID, body, nil)
+	})
 }
 
 // provideDeployment makes a deployment in the cluster what its record says, and
@@ -238,11 +215,6 @@ func readiness(s wire.DeploymentStatus) string {
 		text += ": " + s.Reason
 	}
 	return text
-}
-
-func refusedAs(err error, code string) bool {
-	var e *trust.Error
-	return errors.As(err, &e) && e.Code == code
 }
 
 // tellDeployment tells the extension of a deployment, and of its endpoint if the

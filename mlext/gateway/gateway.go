@@ -149,37 +149,26 @@ func (g *Gateway) putCompute(ctx context.Context, owner mlext.Owner, c wire.Comp
 	if err := g.namespace(ctx, c.Namespace); err != nil {
 		return err
 	}
-	all, err := g.computes(ctx, owner)
+	all, err := listed[mlext.Compute](ctx, g, mlext.Computes)
 	if err != nil {
 		return err
 	}
 	for _, other := range all {
-		if other.Spec.UID != c.UID && trust.Fold(other.Spec.Name) == trust.Fold(c.Name) {
+		if other.Spec.Owner == owner && other.Spec.UID != c.UID && trust.Fold(other.Spec.Name) == trust.Fold(c.Name) {
 			return coded(trust.Conflict, wire.NameTaken, "this workspace has attached another compute named %s here", c.Name)
 		}
 	}
-	object := mlext.NewCompute(owner, c)
-	old, err := g.compute(ctx, owner, c.UID)
-	if trust.KindOf(err) == trust.NotFound {
-		u, err := mlext.ToObject(object)
-		if err != nil {
-			return err
-		}
-		_, err = g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Create(ctx, u, metav1.CreateOptions{})
-		if apierrors.IsAlreadyExists(err) { // another workspace's, since we did not find it
-			return coded(trust.Conflict, wire.NameTaken, "the compute's uid is taken")
-		}
+	object, version := mlext.NewCompute(owner, c), ""
+	switch old, err := g.compute(ctx, owner, c.UID); {
+	case err == nil:
+		version, object.Spec.PullSecret = old.ResourceVersion, old.Spec.PullSecret
+	case trust.KindOf(err) != trust.NotFound:
 		return err
 	}
-	if err != nil {
-		return err
+	err = g.write(ctx, mlext.Computes, object, version)
+	if version == "" && apierrors.IsAlreadyExists(err) { // another workspace's, since we did not find it
+		return coded(trust.Conflict, wire.NameTaken, "the compute's uid is taken")
 	}
-	object.ResourceVersion, object.Spec.PullSecret = old.ResourceVersion, old.Spec.PullSecret
-	u, err := mlext.ToObject(object)
-	if err != nil {
-		return err
-	}
-	_, err = g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Update(ctx, u, metav1.UpdateOptions{})
 	return err
 }
 
@@ -200,46 +189,10 @@ func (g *Gateway) namespace(ctx context.Context, name string) error {
 	return nil
 }
 
-// computes are the workspace's own.
-func (g *Gateway) computes(ctx context.Context, owner mlext.Owner) ([]*mlext.Compute, error) {
-	list, err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list computes: %w", err)
-	}
-	var own []*mlext.Compute
-	for i := range list.Items {
-		c, err := mlext.FromObject[mlext.Compute](&list.Items[i])
-		if err != nil {
-			return nil, err
-		}
-		if c.Spec.Owner == owner {
-			own = append(own, c)
-		}
-	}
-	return own, nil
-}
-
-// compute is the workspace's own of that uid. Another's is not found.
+// compute is the workspace's own of that uid.
 func (g *Gateway) compute(ctx context.Context, owner mlext.Owner, uid string) (*mlext.Compute, error) {
-	absent := coded(trust.NotFound, wire.ComputeNotFound, "the compute is not attached here")
-	if !uidPattern.MatchString(uid) {
-		return nil, absent
-	}
-	u, err := g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Get(ctx, wire.ComputeName(uid), metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, absent
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read compute: %w", err)
-	}
-	c, err := mlext.FromObject[mlext.Compute](u)
-	if err != nil {
-		return nil, err
-	}
-	if c.Spec.Owner != owner {
-		return nil, absent
-	}
-	return c, nil
+	return own(ctx, g, mlext.Computes, owner, uid, wire.ComputeName, coded(trust.NotFound, wire.ComputeNotFound, "the compute is not attached here"),
+		func(c *mlext.Compute) mlext.Owner { return c.Spec.Owner })
 }
 
 func (g *Gateway) removeCompute(ctx context.Context, owner mlext.Owner, uid string) error {
@@ -256,34 +209,13 @@ func (g *Gateway) removeCompute(ctx context.Context, owner mlext.Owner, uid stri
 			return err
 		}
 	}
-	err = g.Dynamic.Resource(mlext.Computes).Namespace(wire.Namespace).Delete(ctx, wire.ComputeName(uid), metav1.DeleteOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	return g.drop(ctx, mlext.Computes, wire.ComputeName(uid))
 }
 
-// job is the workspace's own of that uid. Another's is not found.
+// job is the workspace's own of that uid.
 func (g *Gateway) job(ctx context.Context, owner mlext.Owner, uid string) (*mlext.TrainingJob, error) {
-	absent := coded(trust.NotFound, wire.JobNotFound, "the job is not here")
-	if !uidPattern.MatchString(uid) {
-		return nil, absent
-	}
-	u, err := g.Dynamic.Resource(mlext.TrainingJobs).Namespace(wire.Namespace).Get(ctx, mlext.JobName(uid), metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, absent
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read job: %w", err)
-	}
-	j, err := mlext.FromObject[mlext.TrainingJob](u)
-	if err != nil {
-		return nil, err
-	}
-	if j.Spec.Owner != owner {
-		return nil, absent
-	}
-	return j, nil
+	return own(ctx, g, mlext.TrainingJobs, owner, uid, mlext.JobName, coded(trust.NotFound, wire.JobNotFound, "the job is not here"),
+		func(j *mlext.TrainingJob) mlext.Owner { return j.Spec.Owner })
 }
 
 // putJob submits a job to one of the workspace's own computes. The same one
@@ -344,8 +276,7 @@ func (g *Gateway) removeJob(ctx context.Context, owner mlext.Owner, uid string) 
 	if _, err := g.job(ctx, owner, uid); err != nil {
 		return err
 	}
-	err := g.Dynamic.Resource(mlext.TrainingJobs).Namespace(wire.Namespace).Delete(ctx, mlext.JobName(uid), metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
+	if err := g.drop(ctx, mlext.TrainingJobs, mlext.JobName(uid)); err != nil {
 		return err
 	}
 	return g.logs.remove(uid)

@@ -14,8 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/sallyport/sallyport/mlext"
@@ -62,72 +60,16 @@ func (g *Gateway) routeServing(on func(pattern string, do func(*call) (any, erro
 
 var servedName = regexp.MustCompile(`^[a-zA-Z](-?[a-zA-Z0-9]){0,31}$`)
 
-// listed are the objects of a kind, of all workspaces.
-func listed[T any](ctx context.Context, g *Gateway, kind schema.GroupVersionResource) ([]*T, error) {
-	list, err := g.Dynamic.Resource(kind).Namespace(wire.Namespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", kind.Resource, err)
-	}
-	all := make([]*T, 0, len(list.Items))
-	for i := range list.Items {
-		v, err := mlext.FromObject[T](&list.Items[i])
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, v)
-	}
-	return all, nil
-}
-
-// endpoint is the workspace's own of that uid. Another's is not found.
+// endpoint is the workspace's own of that uid.
 func (g *Gateway) endpoint(ctx context.Context, owner mlext.Owner, uid string) (*mlext.OnlineEndpoint, error) {
-	absent := coded(trust.NotFound, wire.EndpointNotFound, "the endpoint is not here")
-	e, err := read[mlext.OnlineEndpoint](ctx, g, mlext.OnlineEndpoints, uid, mlext.EndpointName, absent)
-	if err == nil && e.Spec.Owner != owner {
-		return nil, absent
-	}
-	return e, err
+	return own(ctx, g, mlext.OnlineEndpoints, owner, uid, mlext.EndpointName, coded(trust.NotFound, wire.EndpointNotFound, "the endpoint is not here"),
+		func(e *mlext.OnlineEndpoint) mlext.Owner { return e.Spec.Owner })
 }
 
-// deployment is the workspace's own of that uid. Another's is not found.
+// deployment is the workspace's own of that uid.
 func (g *Gateway) deployment(ctx context.Context, owner mlext.Owner, uid string) (*mlext.OnlineDeployment, error) {
-	absent := coded(trust.NotFound, wire.DeploymentNotFound, "the deployment is not here")
-	d, err := read[mlext.OnlineDeployment](ctx, g, mlext.OnlineDeployments, uid, mlext.DeploymentName, absent)
-	if err == nil && d.Spec.Owner != owner {
-		return nil, absent
-	}
-	return d, err
-}
-
-func read[T any](ctx context.Context, g *Gateway, kind schema.GroupVersionResource, uid string, name func(string) string, absent error) (*T, error) {
-	if !uidPattern.MatchString(uid) {
-		return nil, absent
-	}
-	u, err := g.Dynamic.Resource(kind).Namespace(wire.Namespace).Get(ctx, name(uid), metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, absent
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", kind.Resource, err)
-	}
-	return mlext.FromObject[T](u)
-}
-
-// write makes an object, or replaces the one that there is.
-func (g *Gateway) write(ctx context.Context, kind schema.GroupVersionResource, object any, version string) error {
-	u, err := mlext.ToObject(object)
-	if err != nil {
-		return err
-	}
-	to := g.Dynamic.Resource(kind).Namespace(wire.Namespace)
-	if version == "" {
-		_, err = to.Create(ctx, u, metav1.CreateOptions{})
-		return err
-	}
-	unstructured.RemoveNestedField(u.Object, "status") // the operator's
-	u.SetResourceVersion(version)
-	_, err = to.Update(ctx, u, metav1.UpdateOptions{})
-	return err
+	return own(ctx, g, mlext.OnlineDeployments, owner, uid, mlext.DeploymentName, coded(trust.NotFound, wire.DeploymentNotFound, "the deployment is not here"),
+		func(d *mlext.OnlineDeployment) mlext.Owner { return d.Spec.Owner })
 }
 
 // putEndpoint keeps an endpoint of one of the workspace's own computes; the same
@@ -198,14 +140,6 @@ func (g *Gateway) removeEndpoint(ctx context.Context, owner mlext.Owner, uid str
 		}
 	}
 	return g.drop(ctx, mlext.OnlineEndpoints, e.Name)
-}
-
-func (g *Gateway) drop(ctx context.Context, kind schema.GroupVersionResource, name string) error {
-	err := g.Dynamic.Resource(kind).Namespace(wire.Namespace).Delete(ctx, name, metav1.DeleteOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }
 
 // putDeployment keeps a deployment of one of the workspace's own endpoints; the
