@@ -325,3 +325,34 @@ func (k *call) jobsOn(compute *store.Provided) (name string, still store.Op, err
 func pending(state string) error {
 	return arm.Errorf(trust.Conflict, arm.Conflict, "Another operation (%s) is in progress on the resource. Wait for it to end.", state)
 }
+
+// workspaceCompute finds the workspace's compute that a parameter names.
+func (k *call) workspaceCompute(parameter, compute string) (store.Provided, error) {
+	var none store.Provided
+	id, err := arm.ParseID(compute)
+	if err != nil || !arm.SameID(id.Type(), Namespace+"/"+Tracked+"/"+computes) || !arm.SameID(id.Parent().String(), k.workspace.Value.ID) {
+		return none, arm.BadParameter(parameter, "'%.300s' is not the id of a compute of this workspace", compute)
+	}
+	item, err := k.at(id)
+	if trust.KindOf(err) == trust.NotFound {
+		e := arm.Errorf(trust.Invalid, "ComputeNotFound", "The compute '%s' is not attached to the workspace '%s'.", id.Name(), k.workspaceName())
+		e.Hint = "sallyport ml compute list -g " + k.ID.Group + " -w " + k.workspaceName() + " -o table"
+		return none, e
+	}
+	if err != nil {
+		return none, err
+	}
+	switch r := &item.Value; r.State {
+	case arm.Succeeded:
+		k.rely(&item)
+		return *r, nil
+	case arm.Failed:
+		e := arm.Errorf(trust.Conflict, "ComputeNotAccessible", "The compute '%s' cannot be used.", id.Name())
+		if r.Problem != nil {
+			e.Code, e.Message, e.Hint = r.Problem.Code, e.Message+" "+r.Problem.Message, hint(r.Problem)
+		}
+		return none, e
+	default:
+		return none, pending(r.State)
+	}
+}
