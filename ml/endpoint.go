@@ -1,6 +1,7 @@
 package ml
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -73,8 +74,8 @@ func readEndpoint(r *store.Provided) (endpointPrivate, error) {
 // knows.
 var readOnlyEndpoint = []string{"provisioningState", "scoringUri", "swaggerUri", "keys", "traffic", "mirrorTraffic", "authMode", "compute"}
 
-// putEndpoint makes or changes an endpoint. A PATCH, or a PUT that leaves traffic
-// out, keeps what it does not name.
+// putEndpoint makes or changes an endpoint. A PUT that leaves authMode, compute or
+// traffic out keeps them.
 func (k *call) putEndpoint() (*arm.Answer, error) {
 	old, write, err := k.old()
 	if err != nil {
@@ -90,6 +91,15 @@ func (k *call) putEndpoint() (*arm.Answer, error) {
 	}
 	if err := refuseEndpoint(b, &e); err != nil {
 		return nil, err
+	}
+	if k.Method == http.MethodPatch { // what there was is in it: what is not in it was removed
+		if e.Compute == "" {
+			return nil, arm.BadParameter("properties.compute", "an endpoint cannot be without one")
+		}
+		e.AuthMode = cmp.Or(e.AuthMode, byKey)
+		if e.Traffic == nil {
+			e.Traffic = map[string]int{}
+		}
 	}
 	p, err := k.endpointNow(old, &e)
 	if err != nil {
@@ -110,71 +120,6 @@ func (k *call) putEndpoint() (*arm.Answer, error) {
 		return nil, err
 	}
 	return k.provide(opEndpoint, old, write, r)
-}
-
-// changes is the body of a PUT, or of a PATCH over what there is.
-func (k *call) changes(old store.Item[store.Provided]) (*body, error) {
-	if k.Method != http.MethodPatch {
-		return k.decode()
-	}
-	if old.Revision == 0 {
-		return nil, arm.NoResource(k.ID)
-	}
-	b := new(body)
-	if err := arm.DecodeResource(k.Body, b); err != nil {
-		return nil, err
-	}
-	var set map[string]any
-	if len(b.Properties) > 0 && string(b.Properties) != "null" {
-		if err := json.Unmarshal(b.Properties, &set); err != nil {
-			return nil, arm.BadParameter("properties", "it is no object")
-		}
-	}
-	s, err := k.shape(&old.Value)
-	if err != nil {
-		return nil, err
-	}
-	var now map[string]any
-	if err := json.Unmarshal(s.Properties, &now); err != nil {
-		return nil, err
-	}
-	if b.Properties, err = json.Marshal(merged(now, set)); err != nil {
-		return nil, err
-	}
-	if b.Tags == nil {
-		b.Tags = s.Tags
-	}
-	if b.SKU == nil {
-		b.SKU = s.SKU
-	}
-	if b.Kind == "" {
-		b.Kind = s.Kind
-	}
-	return b, nil
-}
-
-// merged is RFC 7396's merge, with members' names compared as ARM does. It
-// changes old.
-func merged(old, set map[string]any) map[string]any {
-	for name, v := range set {
-		was := name
-		for had := range old {
-			if trust.SameFold(had, name) {
-				was = had
-			}
-		}
-		inner, object := v.(map[string]any)
-		outer, over := old[was].(map[string]any)
-		switch {
-		case v == nil:
-			delete(old, was)
-		case object && over:
-			old[was] = merged(outer, inner)
-		default:
-			old[was] = v
-		}
-	}
-	return old
 }
 
 // refuseEndpoint names what is not done.

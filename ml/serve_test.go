@@ -497,3 +497,83 @@ func TestADeploymentMountsAModel(t *testing.T) {
 		}
 	}
 }
+
+// RFC 7396, appendix A, as far as it is about objects; and what ARM adds to it.
+func TestMergePatch(t *testing.T) {
+	for _, c := range [][3]string{
+		{`{"a":"b"}`, `{"a":"c"}`, `{"a":"c"}`},
+		{`{"a":"b"}`, `{"b":"c"}`, `{"a":"b","b":"c"}`},
+		{`{"a":"b"}`, `{"a":null}`, `{}`},
+		{`{"a":"b","b":"c"}`, `{"a":null}`, `{"b":"c"}`},
+		{`{"a":["b"]}`, `{"a":"c"}`, `{"a":"c"}`},
+		{`{"a":"c"}`, `{"a":["b"]}`, `{"a":["b"]}`},
+		{`{"a":{"b":"c"}}`, `{"a":{"b":"d","c":null}}`, `{"a":{"b":"d"}}`},
+		{`{"a":[{"b":"c"}]}`, `{"a":[1]}`, `{"a":[1]}`},
+		{`{"e":null}`, `{"a":1}`, `{"a":1,"e":null}`},
+		{`{}`, `{"a":{"bb":{"ccc":null}}}`, `{"a":{"bb":{}}}`},
+		{`{"a":"foo"}`, `{"a":{"b":{"c":null},"d":1}}`, `{"a":{"b":{},"d":1}}`},
+		{`{"a":12345678901234567890}`, `{}`, `{"a":12345678901234567890}`},
+		{`{"Ab":1}`, `{"aB":2}`, `{"Ab":2}`},
+		{`{"environmentVariables":{"PATH":"x"}}`, `{"EnvironmentVariables":{"Path":"y","PATH":null}}`, `{"environmentVariables":{"Path":"y"}}`},
+	} {
+		target, err := object([]byte(c[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		patch, err := object([]byte(c[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := json.Marshal(mergePatch(target, patch, trust.SameFold))
+		if err != nil || string(got) != c[2] {
+			t.Errorf("%s + %s = %s, %v, want %s", c[0], c[1], got, err, c[2])
+		}
+	}
+}
+
+// What was set can be unset.
+func TestAPatchRemovesWhatIsNull(t *testing.T) {
+	w := newWorld(t).scene()
+	w.serves("blue")
+	full := kubernetesDeployment("description", "d", "instanceType", "large", "environmentVariables", map[string]any{"A": "1", "B": "2"},
+		"requestSettings", map[string]any{"requestTimeout": "PT1M", "maxQueueWait": "PT1S"}, "scaleSettings", map[string]any{"scaleType": "TargetUtilization", "maxInstances": 3})
+	full["tags"], full["sku"] = map[string]string{"team": "a", "cost": "b"}, map[string]any{"name": "Default", "capacity": 2}
+	w.must(200, "PUT", blue, full)
+	w.runs("blue", 2, wire.DeploymentStatus{State: wire.Succeeded, Ready: 2})
+	w.becomes(blue, "properties.provisioningState", arm.Succeeded)
+	w.must(200, "PATCH", blue, map[string]any{"tags": map[string]any{"team": nil}, "sku": map[string]any{"capacity": nil}, "properties": map[string]any{"description": nil, "instanceType": nil,
+		"environmentVariables": map[string]any{"A": nil}, "requestSettings": map[string]any{"requestTimeout": nil}, "scaleSettings": nil}})
+	w.runs("blue", 3, wire.DeploymentStatus{State: wire.Succeeded, Ready: 1})
+	r := w.becomes(blue, "properties.provisioningState", arm.Succeeded)
+	for _, gone := range []string{"tags.team", "properties.description", "properties.instanceType", "properties.environmentVariables.A", "properties.requestSettings.requestTimeout", "properties.scaleSettings"} {
+		if v := r.at(gone); v != nil {
+			t.Errorf("%s is %v", gone, v)
+		}
+	}
+	for stays, want := range map[string]any{"tags.cost": "b", "properties.environmentVariables.B": "2", "properties.requestSettings.maxQueueWait": "PT1S", "sku.capacity": 1.0} {
+		if v := r.at(stays); v != want {
+			t.Errorf("%s is %v", stays, v)
+		}
+	}
+	w.locked(func() bool {
+		for _, d := range w.servers {
+			if d.InstanceType != "" || len(d.Environment) != 1 || d.Request.Timeout != 5000 || d.Request.MaxQueueWait != 1000 || d.Scale != nil || d.Instances != 1 {
+				t.Errorf("the cluster has %+v", d)
+			}
+		}
+		return true
+	})
+	w.must(200, "PATCH", fraud, map[string]any{"properties": map[string]any{"traffic": map[string]int{"blue": 100}, "description": "x", "authMode": "AMLToken"}})
+	w.becomes(fraud, "properties.provisioningState", arm.Succeeded)
+	w.must(200, "PATCH", fraud, map[string]any{"tags": nil, "properties": map[string]any{"traffic": nil, "description": nil, "authMode": nil}})
+	r = w.becomes(fraud, "properties.provisioningState", arm.Succeeded)
+	if r.at("properties.description") != nil || r.at("properties.traffic.blue") != nil || r.at("properties.authMode") != byKey || r.at("tags") != nil {
+		t.Errorf("endpoint %v", r.body)
+	}
+	for what, patch := range map[string]map[string]any{"properties": {"properties": nil}, "the compute": {"properties": map[string]any{"compute": nil}},
+		"an object by a text": {"properties": map[string]any{"traffic": "x"}}} {
+		if r := w.call("PATCH", fraud, patch); trust.KindOf(r.err) != trust.Invalid {
+			t.Errorf("%s: %v", what, r.err)
+		}
+	}
+}
