@@ -28,7 +28,7 @@ func refuse(j *jobBody) error {
 	case len(j.Command) > 64<<10:
 		return not("command", "it has more than 65,536 bytes")
 	case given(j.QueueSettings):
-		return not("queueSettings", "queues are not supported")
+		return not("queueSettings", "jobTier and priority are of Azure's own computes and mean nothing on a cluster. A queue of the cluster's (Kueue) is named by resources.properties, '%s'", wire.QueueLabel)
 	case len(j.Services) > 0:
 		return not("services", "interactive services are not supported")
 	case j.Identity != nil && j.Identity.IdentityType != "":
@@ -75,17 +75,26 @@ func jobResources(j *jobBody, out *wire.Job) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Properties)) {
 		raw := r.Properties[name]
-		if trust.Fold(name) != "maxretries" {
-			return arm.BadParameter("properties.resources.properties", "'%.64s' is not known; maxRetries is", name)
+		switch trust.Fold(name) {
+		case "maxretries":
+			n, err := strconv.Atoi(strings.Trim(string(raw), `"`))
+			if err != nil || n < 0 || n > 100 {
+				return arm.BadParameter("properties.resources.properties.maxRetries", "it must be a number from 0 to 100")
+			}
+			out.Retries = n
+		case wire.QueueLabel:
+			if json.Unmarshal(raw, &out.Queue) != nil || !queueName.MatchString(out.Queue) {
+				return arm.BadParameter("properties.resources.properties."+wire.QueueLabel, "%.80s is not the name of a queue: at most 63 lower-case letters, digits, '-' and '.'", raw)
+			}
+		default:
+			return arm.BadParameter("properties.resources.properties", "'%.64s' is not known; maxRetries and %s are", name, wire.QueueLabel)
 		}
-		n, err := strconv.Atoi(strings.Trim(string(raw), `"`))
-		if err != nil || n < 0 || n > 100 {
-			return arm.BadParameter("properties.resources.properties.maxRetries", "it must be a number from 0 to 100")
-		}
-		out.Retries = n
 	}
 	return nil
 }
+
+// queueName is a LocalQueue's name that a label can hold.
+var queueName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 
 var shmPattern = regexp.MustCompile(`^[0-9]{1,9}[bkmgBKMG]$`)
 

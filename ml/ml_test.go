@@ -223,21 +223,22 @@ func TestWhatIsNotDoneIsRefusedByName(t *testing.T) {
 	w := newWorld(t).scene()
 	job := workspace + "/jobs/j"
 	for target, body := range map[string]map[string]any{
-		"properties.jobType":                              props("jobType", "Sweep"),
-		"properties.command":                              command("command", " "),
-		"properties.inputs.a":                             command("inputs", map[string]any{"a": map[string]any{"jobInputType": "mltable", "uri": "x"}}),
-		"properties.queueSettings":                        command("queueSettings", map[string]any{"jobTier": "Spot"}),
-		"properties.identity":                             command("identity", map[string]any{"identityType": "Managed"}),
-		"properties.environmentId":                        command("environmentId", workspace+"/environments/train/versions/2"),
-		"properties.computeId":                            command("computeId", group+"/providers/"+Namespace+"/workspaces/other/computes/k8s"),
-		"properties.limits.timeout":                       command("limits", map[string]any{"timeout": "1h"}),
-		"properties.resources.instanceCount":              command("resources", map[string]any{"instanceCount": 0}),
-		"properties.resources.shmSize":                    command("resources", map[string]any{"shmSize": "much"}),
-		"properties.resources.dockerArgs":                 command("resources", map[string]any{"dockerArgs": "--privileged"}),
-		"properties.resources.properties":                 command("resources", map[string]any{"properties": map[string]any{"x": 1}}),
-		"properties.distribution.distributionType":        command("distribution", map[string]any{"distributionType": "Mpi"}),
-		"properties.distribution.processCountPerInstance": command("distribution", map[string]any{"distributionType": "PyTorch", "processCountPerInstance": 4}),
-		"properties.environmentVariables":                 command("environmentVariables", map[string]any{"a b": "x"}),
+		"properties.jobType":  props("jobType", "Sweep"),
+		"properties.command":  command("command", " "),
+		"properties.inputs.a": command("inputs", map[string]any{"a": map[string]any{"jobInputType": "mltable", "uri": "x"}}),
+		"properties.resources.properties.kueue.x-k8s.io/queue-name": command("resources", map[string]any{"properties": map[string]any{wire.QueueLabel: "Not a label"}}),
+		"properties.queueSettings":                                  command("queueSettings", map[string]any{"jobTier": "Spot"}),
+		"properties.identity":                                       command("identity", map[string]any{"identityType": "Managed"}),
+		"properties.environmentId":                                  command("environmentId", workspace+"/environments/train/versions/2"),
+		"properties.computeId":                                      command("computeId", group+"/providers/"+Namespace+"/workspaces/other/computes/k8s"),
+		"properties.limits.timeout":                                 command("limits", map[string]any{"timeout": "1h"}),
+		"properties.resources.instanceCount":                        command("resources", map[string]any{"instanceCount": 0}),
+		"properties.resources.shmSize":                              command("resources", map[string]any{"shmSize": "much"}),
+		"properties.resources.dockerArgs":                           command("resources", map[string]any{"dockerArgs": "--privileged"}),
+		"properties.resources.properties":                           command("resources", map[string]any{"properties": map[string]any{"x": 1}}),
+		"properties.distribution.distributionType":                  command("distribution", map[string]any{"distributionType": "Mpi"}),
+		"properties.distribution.processCountPerInstance":           command("distribution", map[string]any{"distributionType": "PyTorch", "processCountPerInstance": 4}),
+		"properties.environmentVariables":                           command("environmentVariables", map[string]any{"a b": "x"}),
 	} {
 		var e *trust.Error
 		if r := w.call("PUT", job, body); !errors.As(r.err, &e) || e.Kind != trust.Invalid || e.Target != target {
@@ -367,5 +368,14 @@ func TestFederateIsBoundToTheIdentity(t *testing.T) {
 	again.Properties = json.RawMessage(`{"workspaceid":"other","friendlyName":"x"}`)
 	if err := w.ml.Complete(&again, &s); err != nil || !strings.Contains(string(again.Properties), p.WorkspaceID) || strings.Contains(string(again.Properties), "other") {
 		t.Errorf("properties %s, %v", again.Properties, err)
+	}
+}
+
+func TestAJobsQueueIsCarried(t *testing.T) {
+	w := newWorld(t).scene()
+	job := workspace + "/jobs/j"
+	w.must(201, "PUT", job, command("resources", map[string]any{"properties": map[string]any{wire.QueueLabel: "team-a"}}))
+	if p := w.privateOf(job); p.Job.Queue != "team-a" {
+		t.Errorf("job %+v", p.Job)
 	}
 }

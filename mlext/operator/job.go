@@ -105,7 +105,11 @@ func render(t *mlext.TrainingJob, kind wire.InstanceType, claims []corev1.Persis
 	if j.Timeout > 0 {
 		spec.ActiveDeadlineSeconds = ptr(j.Timeout)
 	}
-	return &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: name, Labels: labels(j)}, Spec: spec}, nil
+	made := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: t.Spec.Namespace, Name: name, Labels: labels(j)}, Spec: spec}
+	if j.Queue != "" { // Kueue suspends it until the queue lets it start; without Kueue it starts
+		made.Labels[wire.QueueLabel] = j.Queue
+	}
+	return made, nil
 }
 
 // workload is what all pods of workspaces have in common.

@@ -30,6 +30,7 @@ const (
 	codeTransfer      = "DataTransferFailed"
 	codeNodeLost      = "NodeLost"
 	codeRefused       = "JobRefusedByCluster"
+	codeQueue         = "WaitsInQueue"
 )
 
 // statusOf reads a job's state off what runs for it. events are the Job's, asked
@@ -62,6 +63,9 @@ func statusOf(job *batchv1.Job, pods []*corev1.Pod, events []corev1.Event) wire.
 	}
 	if len(pods) == 0 {
 		s.Code, s.Reason = whyNoPods(events)
+		if queue := job.Labels[wire.QueueLabel]; queue != "" && job.Spec.Suspend != nil && *job.Spec.Suspend {
+			s.Code, s.Reason = codeQueue, "it waits in the queue "+queue
+		}
 		return s
 	}
 	running, scheduled := false, false
@@ -121,6 +125,8 @@ func next(t *mlext.TrainingJob, s *wire.Status) string {
 		return "kubectl get instancetypes, and submit it again as it can run"
 	case codeQuota, codeRefused:
 		return "kubectl describe resourcequota -n " + ns
+	case codeQueue:
+		return "kubectl describe workloads.kueue.x-k8s.io -n " + ns
 	case codeTimeout:
 		return "submit it again with a longer limits.timeout"
 	case codeExit:

@@ -87,6 +87,8 @@ func TestStatusSaysWhy(t *testing.T) {
 		{"completed", condition(batchv1.JobComplete, ""), []*corev1.Pod{pod("0", "a", 0, state(ended(0, "Completed")))}, nil, wire.Completed, "", ""},
 		{"exit code", condition(batchv1.JobFailed, "BackoffLimitExceeded"), []*corev1.Pod{pod("1", "a", 0, state(ended(3, "Error")))}, nil, wire.Failed, codeExit, "node 1 (pod a, host host): it ended with exit code 3"},
 		{"memory", condition(batchv1.JobFailed, "BackoffLimitExceeded"), []*corev1.Pod{pod("0", "a", 0, state(ended(137, "OOMKilled")))}, nil, wire.Failed, codeMemory, "more memory"},
+		{"queue", &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{wire.QueueLabel: "team-a"}}, Spec: batchv1.JobSpec{Suspend: ptr(true)}}, nil, nil, wire.Queued, codeQueue, "queue team-a"},
+		{"let go by its queue", &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{wire.QueueLabel: "team-a"}}, Spec: batchv1.JobSpec{Suspend: ptr(false)}}, nil, nil, wire.Queued, "", "no pod"},
 		{"timeout", condition(batchv1.JobFailed, batchv1.JobReasonDeadlineExceeded), nil, nil, wire.Failed, codeTimeout, "limits.timeout"},
 	}
 	for _, tt := range tests {
@@ -117,7 +119,7 @@ func TestRender(t *testing.T) {
 	}
 	claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data", Annotations: map[string]string{claimPath: "/data"}}}
 	made, err := render(job(func(j *wire.Job) {
-		j.Nodes, j.Distribution, j.ShmSize, j.Timeout, j.Retries = 3, "TensorFlow", "1Gi", 60, 2
+		j.Nodes, j.Distribution, j.ShmSize, j.Timeout, j.Retries, j.Queue = 3, "TensorFlow", "1Gi", 60, 2, "team-a"
 	}), mlext.Default, []corev1.PersistentVolumeClaim{claim, {}}, []string{"10.0.0.1", "10.0.0.2", "fd00::3"}, carrier{})
 	if err != nil {
 		t.Fatal(err)
@@ -133,6 +135,9 @@ func TestRender(t *testing.T) {
 	}
 	if env["A"] != "$$(B)" || made.Name != "fit-it-0b1f6471" || *made.Spec.BackoffLimit != 2 || *made.Spec.ActiveDeadlineSeconds != 60 || *made.Spec.Completions != 3 {
 		t.Errorf("job %+v, env %v", made.Spec, env)
+	}
+	if _, inPods := made.Spec.Template.Labels[wire.QueueLabel]; made.Labels[wire.QueueLabel] != "team-a" || inPods || made.Spec.Suspend != nil {
+		t.Errorf("labels %v, %v", made.Labels, made.Spec.Template.Labels)
 	}
 	pod := made.Spec.Template.Spec
 	if *pod.AutomountServiceAccountToken || len(pod.Volumes) != 2 || c.VolumeMounts[1].MountPath != "/data" || *c.SecurityContext.AllowPrivilegeEscalation || pod.HostNetwork {
@@ -190,7 +195,7 @@ func TestEveryReasonHasItsCommand(t *testing.T) {
 		codeQuota: "kubectl describe resourcequota -n training", codeTimeout: "limits.timeout", codeExit: "sallyport ml job download -g g -w w -n fit",
 		codeVanished: "kubectl get events -n training", codeInvalid: "kubectl get instancetypes", codeNamespace: "kubectl create namespace training",
 		codeStart: "kubectl describe pod -n training fit-1", codeTransfer: "kubectl describe pod -n training fit-1", codeNodeLost: "kubectl delete node host-1",
-		codeRefused: "kubectl describe resourcequota -n training", "FailedCreate": "kubectl get events -n training",
+		codeQueue: "kubectl describe workloads.kueue.x-k8s.io -n training", codeRefused: "kubectl describe resourcequota -n training", "FailedCreate": "kubectl get events -n training",
 	} {
 		s := wire.Status{State: wire.Queued, Code: code, Nodes: []wire.Node{{Pod: "fit-0", Host: "host-0", Phase: "Running"}, {Index: 1, Pod: "fit-1", Host: "host-1", Reason: "it is this one"}}}
 		if got := next(job, &s); !strings.Contains(got, want) {

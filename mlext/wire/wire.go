@@ -115,6 +115,9 @@ type Resources struct {
 	Limits   Quantities `json:"limits,omitempty"`
 }
 
+// QueueLabel is Kueue's, on what is to be queued.
+const QueueLabel = "kueue.x-k8s.io/queue-name"
+
 // GPU is the resource that device plugins of NVIDIA's offer.
 const GPU = "nvidia.com/gpu"
 
@@ -164,7 +167,10 @@ type Job struct {
 	Distribution string            `json:"distribution,omitempty"` // "", PyTorch, TensorFlow
 	Timeout      int64             `json:"timeoutSeconds,omitempty"`
 	Retries      int               `json:"retries,omitempty"`
-	Mounts       []Mount           `json:"mounts,omitempty"`
+	// Queue is a LocalQueue of Kueue's in the compute's namespace, which decides when
+	// the job starts; "": none does.
+	Queue  string  `json:"queue,omitempty"`
+	Mounts []Mount `json:"mounts,omitempty"`
 	// WorkDir is where the command runs; "": where the image says.
 	WorkDir string `json:"workDir,omitempty"`
 }
