@@ -128,6 +128,9 @@ func hashed(from, name string) (local, error) {
 		return local{}, err
 	}
 	defer in.Close()
+	if info, err := in.Stat(); err == nil && info.Size() > wire.MaxFileSize { // before it is read
+		return local{}, trust.Errorf(trust.Invalid, "%s has %d bytes: a file in a workspace's store has at most 5 GiB", from, info.Size())
+	}
 	h := sha256.New()
 	n, err := io.Copy(h, in)
 	return local{wire.File{Path: name, Size: n, SHA256: hex.EncodeToString(h.Sum(nil))}, from}, err
