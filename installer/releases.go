@@ -59,6 +59,10 @@ func (r *releases) follow(ctx context.Context, x mandate.Extension, nodes int) (
 		return state, unseen
 	}
 	state.Unseen = unseen != nil
+	others := slices.ContainsFunc(history, ofNobody)
+	if others {
+		history = nil // nothing of it is ours
+	}
 	present(&state, history)
 	a, why, err := r.accept(ctx, x)
 	switch {
@@ -66,6 +70,10 @@ func (r *releases) follow(ctx context.Context, x mandate.Extension, nodes int) (
 		// It is not there: removing it needs nobody's consent.
 	case err != nil || why != nil:
 		state.Problem = why
+	case others && x.Remove:
+		// It stays: the extension was never there.
+	case others:
+		state.Problem = problem(codeUnknown, "The Helm release %s in namespace %s is not an extension's, and is left alone. Give the extension another name, or remove the release: helm uninstall %s -n %s", releaseName(&x), a.place, releaseName(&x), a.place)
 	case unseen != nil:
 		err = r.unseen(unseen, a, &state)
 	case x.Remove:
@@ -225,6 +233,9 @@ func deployed(history []*release.Release) *release.Release {
 func (a *accepted) labels() map[string]string {
 	return map[string]string{uidLabel: a.UID, generationLabel: strconv.FormatInt(a.Generation, 10), digestLabel: strings.TrimPrefix(a.digest, "sha256:")[:40]}
 }
+
+// ofNobody tells whether a revision was made by somebody else than an installer.
+func ofNobody(rel *release.Release) bool { return rel.Labels[uidLabel] == "" }
 
 // owns tells whether a revision is of this extension, and not of one that had its
 // name before.

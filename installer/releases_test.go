@@ -20,6 +20,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/chart/loader/archive"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	helmkube "helm.sh/helm/v4/pkg/kube"
+
 	"github.com/sallyport/sallyport/deploy"
 	"github.com/sallyport/sallyport/internal/devcluster"
 	"github.com/sallyport/sallyport/internal/devcluster/devclustertest"
@@ -346,5 +351,39 @@ func TestFailedUpdateIsTriedOnce(t *testing.T) {
 	wanted.Generation = 3
 	if state := s.done(wanted); state.Problem != nil || !strings.Contains(s.deployment(".spec.template.spec.containers[0].args"), "--every=90s") {
 		t.Errorf("asked for again: %+v, %+v", state, state.Problem)
+	}
+}
+
+// A release of the extension's name that somebody else made is neither updated nor
+// removed.
+func TestReleasesOfOthersStay(t *testing.T) {
+	s := newScene(t, "others")
+	theirs, err := loader.LoadFiles([]*archive.BufferedFile{
+		{Name: "Chart.yaml", Data: []byte("apiVersion: v2\nname: theirs\nversion: 9.0.0\n")},
+		{Name: "templates/cm.yaml", Data: []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: theirs}\n")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := s.releases.kube.helm(s.namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	install := action.NewInstall(h)
+	install.ReleaseName, install.Namespace, install.WaitStrategy = "probe", s.namespace, helmkube.HookOnlyStrategy
+	if _, err := install.Run(theirs, nil); err != nil {
+		t.Fatal(err)
+	}
+	if state := s.done(s.probe(1)); code(state) != codeUnknown || !strings.Contains(state.Problem.Message, "helm uninstall probe -n others") || state.Present {
+		t.Errorf("%+v, %+v", state, state.Problem)
+	}
+	gone := s.probe(2)
+	gone.Remove = true
+	if state := s.done(gone); state.Problem != nil || state.Present {
+		t.Errorf("%+v, %+v", state, state.Problem)
+	}
+	s.kubectl("get", "configmap", "theirs", "-n", s.namespace)
+	if s.revision() != 1 {
+		t.Errorf("revision %d", s.revision())
 	}
 }
