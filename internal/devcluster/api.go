@@ -111,3 +111,25 @@ func (c *Cluster) nodesReady(ctx context.Context) error {
 	}
 	return nil
 }
+
+// nodeReadySince checks that a node itself has reported Ready since a time: what
+// was reported before it was lost may still stand there.
+func (c *Cluster) nodeReadySince(ctx context.Context, name string, since time.Time) error {
+	var n struct {
+		Status struct {
+			Conditions []struct {
+				Type, Status, Message string
+				LastHeartbeatTime     time.Time
+			}
+		}
+	}
+	if err := c.get(ctx, "/api/v1/nodes/"+name, &n); err != nil {
+		return err
+	}
+	for _, cond := range n.Status.Conditions {
+		if cond.Type == "Ready" && (cond.Status != "True" || cond.LastHeartbeatTime.Before(since)) {
+			return fmt.Errorf("%s: Ready is %s since %s: %s", name, cond.Status, cond.LastHeartbeatTime, cond.Message)
+		}
+	}
+	return nil
+}

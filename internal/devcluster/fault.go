@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // Kill ends a process at once and waits until it is gone: "kube-apiserver", or
 // "node-1" with all that runs on that node, as when a machine loses its power.
-// Such a node does not come back.
 func (c *Cluster) Kill(ctx context.Context, name string) error {
 	p := c.sup.process(name)
 	if p == nil {
@@ -38,6 +38,55 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 		return err
 	}
 	return c.wait(ctx, "the API server", c.apiReady)
+}
+
+// StartNode starts a node that was killed, as when its machine has power again,
+// and waits until it is ready: what was on its disk is there, and nothing runs.
+func (c *Cluster) StartNode(ctx context.Context, name string) error {
+	i := 0
+	for nodeName(i) != name {
+		if i++; i >= c.cfg.Nodes {
+			return fmt.Errorf("start %s: no such node in this cluster", name)
+		}
+	}
+	if c.sup.process(name) != nil {
+		return fmt.Errorf("start %s: it runs", name)
+	}
+	if err := c.startNode(ctx, i); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	return nil
+}
+
+func (c *Cluster) startNode(ctx context.Context, i int) error {
+	others := slices.Clone(c.nodes)
+	if err := c.startNodeInit(i); err != nil {
+		return err
+	}
+	n := c.nodes[len(c.nodes)-1]
+	slices.SortFunc(c.nodes, func(a, b *Node) int { return a.index - b.index })
+	slot := int(c.net.host.As4()[2])
+	n.addr, n.pods = nodeAddr(slot, i), nodePodRange(slot, i)
+	// The kernel takes its time to remove links to a network that is gone.
+	if err := c.dropLink(ctx, netnsPath(c.cfg.NetNS), c.net.links[i]); err != nil {
+		return err
+	}
+	for _, o := range others {
+		if err := c.dropLink(ctx, o.netns(), linkTo(n)); err != nil {
+			return err
+		}
+	}
+	if err := c.addLink(ctx, c.net.links[i], n); err != nil {
+		return err
+	}
+	if err := c.connect(ctx, n, others); err != nil {
+		return err
+	}
+	began := time.Now().Truncate(time.Second) // as exact as a heartbeat
+	if err := c.finishNode(n); err != nil {
+		return err
+	}
+	return c.wait(ctx, "the node", func(ctx context.Context) error { return c.nodeReadySince(ctx, n.name, began) })
 }
 
 // process finds one by its name, nil if there is none.

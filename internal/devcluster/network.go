@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -78,14 +79,23 @@ func (c *Cluster) makeNetwork(ctx context.Context) error {
 	for i, n := range c.nodes {
 		n.addr, n.pods = nodeAddr(slot, i), nodePodRange(slot, i)
 	}
-	for i := range c.nodes {
-		if err := c.connectHost(ctx, i); err != nil {
+	for i, n := range c.nodes {
+		if err := c.connect(ctx, n, c.nodes[:i]); err != nil {
 			return err
 		}
-		for j := range i {
-			if err := c.connectNodes(ctx, j, i); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+// connect gives a node's link to the API server's side its addresses, and links
+// the node with others.
+func (c *Cluster) connect(ctx context.Context, n *Node, others []*Node) error {
+	if err := c.connectHost(ctx, n); err != nil {
+		return err
+	}
+	for _, o := range others {
+		if err := c.connectNodes(ctx, o, n); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -160,7 +170,11 @@ func overlaps(used []netip.Prefix, p netip.Prefix) bool {
 func (c *Cluster) addLink(ctx context.Context, name string, n *Node) error {
 	netns := netnsPath(c.cfg.NetNS)
 	if netns == "" {
-		err := c.sup.journal.update(func(s *state) { s.Links = append(s.Links, name) })
+		err := c.sup.journal.update(func(s *state) {
+			if !slices.Contains(s.Links, name) {
+				s.Links = append(s.Links, name)
+			}
+		})
 		if err != nil {
 			return err
 		}
@@ -177,8 +191,8 @@ func (c *Cluster) linkAlias() string { return linkAlias(c.sup.journal.snapshot()
 func linkAlias(id string) string { return "sallyport-devcluster-" + id }
 
 // connectHost gives both ends of a node's link their addresses and routes.
-func (c *Cluster) connectHost(ctx context.Context, i int) error {
-	n, link, host := c.nodes[i], c.net.links[i], c.net.host.String()
+func (c *Cluster) connectHost(ctx context.Context, n *Node) error {
+	link, host := c.net.links[n.index], c.net.host.String()
 	outside, inside := netnsPath(c.cfg.NetNS), n.netns()
 	for _, step := range []struct {
 		netns string
@@ -203,9 +217,8 @@ func (c *Cluster) connectHost(ctx context.Context, i int) error {
 }
 
 // connectNodes links two nodes so that their pods reach each other.
-func (c *Cluster) connectNodes(ctx context.Context, i, j int) error {
-	a, b := c.nodes[i], c.nodes[j]
-	toB, toA := fmt.Sprintf("node%d", j), fmt.Sprintf("node%d", i)
+func (c *Cluster) connectNodes(ctx context.Context, a, b *Node) error {
+	toB, toA := linkTo(b), linkTo(a)
 	args := []string{"link", "add", toB, "type", "veth", "peer", "name", toA, "netns", fmt.Sprint(b.init.PID)}
 	if _, err := c.ip(ctx, a.netns(), args...); err != nil {
 		return err
@@ -225,6 +238,18 @@ func (c *Cluster) connectNodes(ctx context.Context, i, j int) error {
 		}
 	}
 	return nil
+}
+
+// linkTo is the name, in another node, of its link to this one.
+func linkTo(n *Node) string { return fmt.Sprintf("node%d", n.index) }
+
+// dropLink removes a link whose other end may be going already.
+func (c *Cluster) dropLink(ctx context.Context, netns, name string) error {
+	_, err := c.ip(ctx, netns, "link", "delete", name)
+	if _, gone := c.ip(ctx, netns, "link", "show", name); gone != nil {
+		return nil
+	}
+	return err
 }
 
 // ip runs iproute2 in a network namespace (empty path: this process's own).

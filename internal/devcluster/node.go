@@ -34,13 +34,16 @@ var toolNames = []string{
 // Node is one node of a cluster: a kubelet, a containerd and a kube-proxy in
 // namespaces of their own.
 type Node struct {
-	name string
-	addr netip.Addr
-	pods netip.Prefix
-	dir  string
-	init *process
-	pipe *os.File // the first process reads its specification here
+	index int // decides its addresses and the names of its links
+	name  string
+	addr  netip.Addr
+	pods  netip.Prefix
+	dir   string
+	init  *process
+	pipe  *os.File // the first process reads its specification here
 }
+
+func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }
 
 // Name is the node's name in Kubernetes.
 func (n *Node) Name() string { return n.name }
@@ -56,7 +59,7 @@ func (n *Node) netns() string { return fmt.Sprintf("/proc/%d/ns/net", n.init.PID
 
 // startNodeInit starts the first process of a node, which waits for finish.
 func (c *Cluster) startNodeInit(i int) error {
-	n := &Node{name: fmt.Sprintf("node-%d", i)}
+	n := &Node{index: i, name: nodeName(i)}
 	n.dir = filepath.Join(c.dir, dirNodes, n.name)
 	for _, sub := range []string{"root", "conf", "var/log", "var/lib", "var/tmp"} {
 		if err := os.MkdirAll(filepath.Join(n.dir, sub), 0o755); err != nil {
@@ -103,8 +106,7 @@ func (c *Cluster) addFirstImages(ctx context.Context) error {
 
 // finishNode writes the node's configuration and lets it start. It does not
 // wait until the node is ready.
-func (c *Cluster) finishNode(i int) error {
-	n := c.nodes[i]
+func (c *Cluster) finishNode(n *Node) error {
 	defer n.pipe.Close()
 	for name, text := range c.nodeFiles(n) {
 		if err := os.WriteFile(filepath.Join(n.dir, "conf", name), text, 0o600); err != nil {

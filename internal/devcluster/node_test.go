@@ -98,6 +98,44 @@ func TestNodes(t *testing.T) {
 	t.Run("cp", func(t *testing.T) { copyBothWays(t, c) })
 	t.Run("port-forward", func(t *testing.T) { portForward(t, c) })
 	t.Run("image", func(t *testing.T) { ownImage(t, c) })
+	t.Run("power", func(t *testing.T) { powerLost(t, c) })
+}
+
+// powerLost: a node that is lost comes back with what was on its disk, and its pods
+// run again.
+func powerLost(t *testing.T, c *devcluster.Cluster) {
+	ctx := t.Context()
+	name := c.Nodes()[1].Name()
+	if err := c.Kill(ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.StartNode(ctx, "node-2"); err == nil {
+		t.Error("a node that the cluster does not have was started")
+	}
+	if err := c.StartNode(ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.StartNode(ctx, name); err == nil || !strings.Contains(err.Error(), "it runs") {
+		t.Errorf("started twice: %v", err)
+	}
+	service, err := c.Kubectl(ctx, "get", "service", "b", "-o", "jsonpath={.spec.clusterIP}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		out, err := c.Kubectl(ctx, "exec", "a", "--", "fetch", "http://"+service+"/again")
+		if err == nil && strings.Contains(out, "GET /again") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("a pod of the node does not serve: %q, %v", out, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if restarts, err := c.Kubectl(ctx, "get", "pod", "b", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"); err != nil || restarts == "0" {
+		t.Errorf("it was started %s times again, %v", restarts, err)
+	}
 }
 
 func execStdin(t *testing.T, c *devcluster.Cluster) {

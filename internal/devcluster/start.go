@@ -148,9 +148,9 @@ func (c *Cluster) start(ctx context.Context) error {
 	if !c.cfg.Controllers {
 		return nil
 	}
-	for i := range c.nodes {
-		if err := c.finishNode(i); err != nil {
-			return fmt.Errorf("start %s: %w", c.nodes[i].name, err)
+	for _, n := range c.nodes {
+		if err := c.finishNode(n); err != nil {
+			return fmt.Errorf("start %s: %w", n.name, err)
 		}
 	}
 	if err := c.wait(ctx, "the default ServiceAccount", c.defaultServiceAccount); err != nil {
