@@ -72,20 +72,25 @@ func (m *ml) podFaults() {
 // kill ends a part of the extension with SIGKILL.
 func (m *ml) kill(part string) {
 	m.t.Helper()
+	m.killPod(m.kubectl("get", "pods", "-n", wire.Namespace, "-l", "app.kubernetes.io/name=sallyport-ml-"+part, "-o", "jsonpath={.items[0].metadata.name}"))
+}
+
+// killPod ends the process of a pod of the extension with SIGKILL, and waits until
+// it is there again.
+func (m *ml) killPod(pod string) {
+	m.t.Helper()
 	ctx := m.t.Context()
-	at := m.kubectl("get", "pods", "-n", wire.Namespace, "-l", "app.kubernetes.io/name=sallyport-ml-"+part, "-o",
-		"jsonpath={.items[0].spec.nodeName} {.items[0].status.containerStatuses[0].containerID}")
+	at := m.kubectl("get", "pod", "-n", wire.Namespace, pod, "-o", "jsonpath={.spec.nodeName} {.status.containerStatuses[0].containerID}")
 	node, container, ok := strings.Cut(at, " containerd://")
 	if !ok {
-		m.t.Fatalf("the %s runs nowhere: %q", part, at)
+		m.t.Fatalf("%s runs nowhere: %q", pod, at)
 	}
 	socket := fmt.Sprintf("/proc/%d/root/run/containerd/containerd.sock", m.Cluster.PID(node))
 	if out, err := exec.CommandContext(ctx, "ctr", "--address", socket, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container).CombinedOutput(); err != nil {
-		m.t.Fatalf("kill %s: %v %s", part, err, out)
+		m.t.Fatalf("kill %s: %v %s", pod, err, out)
 	}
-	eventually(m.t, "the "+part+" is started again", func(ctx context.Context) error {
-		now, err := m.Cluster.Kubectl(ctx, "get", "pods", "-n", wire.Namespace, "-l", "app.kubernetes.io/name=sallyport-ml-"+part, "-o",
-			"jsonpath={.items[0].status.containerStatuses[0].containerID} {.items[0].status.containerStatuses[0].ready}")
+	eventually(m.t, pod+" is started again", func(ctx context.Context) error {
+		now, err := m.Cluster.Kubectl(ctx, "get", "pod", "-n", wire.Namespace, pod, "-o", "jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].ready}")
 		if err == nil && (strings.Contains(now, container) || !strings.HasSuffix(now, " true")) {
 			err = fmt.Errorf("it is %q", now)
 		}

@@ -56,9 +56,13 @@ func (m *ml) endpoint(name string) {
 // servers say their version.
 func (m *ml) deployment(name, version, more string) string {
 	m.t.Helper()
-	file := m.Path(name + ".yaml")
-	m.must(os.WriteFile(file, fmt.Appendf(nil, `name: %s
-endpoint_name: fraud
+	return m.deploymentOf("fraud", name, version, more)
+}
+
+func (m *ml) deploymentOf(endpoint, name, version, more string) string {
+	m.t.Helper()
+	return m.file(endpoint+"-"+name+".yaml", fmt.Sprintf(`name: %s
+endpoint_name: %s
 type: kubernetes
 environment:
   image: %s
@@ -70,8 +74,7 @@ environment_variables: {VERSION: %s}
 resources: {requests: {cpu: 20m, memory: 32Mi}, limits: {cpu: "1", memory: 128Mi}}
 readiness_probe: {initial_delay: 0, period: 1}
 request_settings: {request_timeout_ms: 60000, max_concurrent_requests_per_instance: 8, max_queue_wait_ms: 60000}
-%s`, name, scoreImage, version, more), 0o600))
-	return file
+%s`, name, endpoint, scoreImage, version, more))
 }
 
 func (m *ml) served(action, deployment string, args ...string) []string {
