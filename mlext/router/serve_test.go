@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -549,7 +551,7 @@ func TestLargeBodiesPass(t *testing.T) {
 
 // Replicas come and go under load as a rolling deployment makes them: a new one is
 // ready, an old one is taken out of sight and ends when what it had is done. None
-// is lost, none runs twice.
+// is lost, none runs twice. SALLYPORT_TEST_REQUESTS is how many there are.
 func TestNoRequestIsLostOrRunTwiceWhileReplicasRoll(t *testing.T) {
 	w := newWorld(t)
 	w.endpoint("e", "iris", ours, map[string]int{"blue": 100}, "key")
@@ -594,7 +596,11 @@ func TestNoRequestIsLostOrRunTwiceWhileReplicasRoll(t *testing.T) {
 			rolled++
 		}
 	})
-	const callers, each = 16, 400
+	const callers = 16
+	each := 400
+	if n, err := strconv.Atoi(os.Getenv("SALLYPORT_TEST_REQUESTS")); err == nil && n > 0 {
+		each = (n + callers - 1) / callers
+	}
 	burden(t, []string{server.URL}, callers, each, nil)
 	close(stop)
 	wg.Wait()
@@ -604,6 +610,7 @@ func TestNoRequestIsLostOrRunTwiceWhileReplicasRoll(t *testing.T) {
 	if len(ran) != callers*each {
 		t.Errorf("%d requests ran, want %d", len(ran), callers*each)
 	}
+	t.Logf("%d requests, %d rolls", len(ran), rolled)
 	for body, n := range ran {
 		if n != 1 {
 			t.Errorf("%s ran %d times", body, n)
