@@ -37,7 +37,7 @@ func newMetrics(r prometheus.Registerer, current func() *table) *metrics {
 		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_router_request_seconds", Help: "Time of a request, from its head to the end of the answer.", Buckets: buckets}, labels),
 		queued:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_router_queue_seconds", Help: "Time that a request waited for a replica with room.", Buckets: buckets}, labels),
 		retried:  prometheus.NewCounter(prometheus.CounterOpts{Name: "sallyport_router_retries_total", Help: "Requests sent to another replica since the first took no connection."}),
-		refused:  prometheus.NewCounter(prometheus.CounterOpts{Name: "sallyport_router_refused_total", Help: "Requests without a good key or token, or to no endpoint."}),
+		refused:  prometheus.NewCounter(prometheus.CounterOpts{Name: "sallyport_router_refused_total", Help: "Requests that no deployment was chosen for: without a good key or token, or to nothing that there is."}),
 	}
 	if r != nil {
 		r.MustRegister(m.requests, m.seconds, m.queued, m.retried, m.refused, &poolCollector{current})
