@@ -62,6 +62,7 @@ type options struct {
 	duration time.Duration
 	callers  int
 	share    float64
+	at       float64
 	source   string
 	binary   string
 	only     string
@@ -81,6 +82,7 @@ func compare(ctx context.Context, args []string, out io.Writer) error {
 	f.DurationVar(&o.duration, "duration", 3*time.Second, "measured time of a turn")
 	f.IntVar(&o.callers, "callers", 64, "connections at saturation, each with one request at a time")
 	f.Float64Var(&o.share, "share", 0.6, "of the slowest contender's rate, at which latency is measured")
+	f.Float64Var(&o.at, "at", 5000, "requests a second at which latency is measured too; 0: not")
 	f.IntVar(&o.body, "body", 1024, "bytes of a request's body")
 	f.StringVar(&o.source, "source", "../..", "the checkout of Sallyport to build")
 	f.StringVar(&o.binary, "sallyport-ml", "", "the router's program, when it is built already")
@@ -133,47 +135,63 @@ func compare(ctx context.Context, args []string, out io.Writer) error {
 		rows[name].rate, rows[name].low, rows[name].high = r[len(r)/2], r[0], r[len(r)-1]
 		slowest = min(slowest, rows[name].rate)
 	}
-	steady := slowest * o.share
-	for round := range o.rounds {
-		if err := turn(round, steady, func(name string, r result) {
-			rows[name].times = append(rows[name].times, r.Times...)
-		}); err != nil {
-			return err
+	reportRates(out, chosen, rows)
+	for _, rate := range []float64{slowest * o.share, o.at} {
+		if rate == 0 {
+			continue
 		}
+		steady := map[string]*latency{}
+		for _, name := range chosen {
+			steady[name] = &latency{}
+		}
+		for round := range o.rounds {
+			if err := turn(round, rate, func(name string, r result) {
+				steady[name].times = append(steady[name].times, r.Times...)
+				steady[name].rate += r.Rate / float64(o.rounds)
+			}); err != nil {
+				return err
+			}
+		}
+		reportLatency(out, chosen, steady, rate, slowest)
 	}
-	report(out, chosen, rows, steady)
 	return nil
 }
 
-// row is a contender in the report.
+// row is a contender at saturation.
 type row struct {
 	rate, low, high float64
-	cpu             float64 // µs of the contender's own per request, at saturation
-	times           []int32 // µs
+	cpu             float64 // µs of the contender's own per request
 }
 
-func (r *row) quantile(q float64) float64 {
-	slices.Sort(r.times)
-	return float64(r.times[min(int(q*float64(len(r.times))), len(r.times)-1)]) / 1000
+// latency is a contender at a steady rate.
+type latency struct {
+	times []int32 // µs
+	rate  float64 // that it kept
 }
 
-func report(out io.Writer, chosen []string, rows map[string]*row, steady float64) {
-	fmt.Fprintf(out, "\n%14s %8s %16s %10s %10s %10s %10s %10s\n", "contender", "req/s", "low..high", "CPU µs", "p50 ms", "p99 ms", "added p50", "added p99")
-	direct := rows["direct"]
+func (l *latency) quantile(q float64) float64 {
+	slices.Sort(l.times)
+	return float64(l.times[min(int(q*float64(len(l.times))), len(l.times)-1)]) / 1000
+}
+
+func (l *latency) mean() float64 {
+	sum := 0.0
+	for _, t := range l.times {
+		sum += float64(t)
+	}
+	return sum / float64(len(l.times)) / 1000
+}
+
+func reportRates(out io.Writer, chosen []string, rows map[string]*row) {
+	fmt.Fprintf(out, "\n%14s %8s %16s %10s\n", "contender", "req/s", "low..high", "CPU µs")
 	best := 0.0
 	for _, name := range chosen {
 		r := rows[name]
-		p50, p99 := r.quantile(.5), r.quantile(.99)
-		added := [2]string{"-", "-"}
-		if direct != nil && r != direct {
-			added = [2]string{fmt.Sprintf("%+.2f", p50-direct.quantile(.5)), fmt.Sprintf("%+.2f", p99-direct.quantile(.99))}
-		}
-		fmt.Fprintf(out, "%14s %8.0f %16s %10.0f %10.2f %10.2f %10s %10s\n", name, r.rate, fmt.Sprintf("%.0f..%.0f", r.low, r.high), r.cpu, p50, p99, added[0], added[1])
+		fmt.Fprintf(out, "%14s %8.0f %16s %10.0f\n", name, r.rate, fmt.Sprintf("%.0f..%.0f", r.low, r.high), r.cpu)
 		if name == "reverseproxy" || name == "caddy" {
 			best = max(best, r.rate)
 		}
 	}
-	fmt.Fprintf(out, "latency at %.0f requests a second\n", steady)
 	if r := rows["router"]; r != nil && best > 0 {
 		verdict := "holds"
 		if r.rate < aim*best {
@@ -182,6 +200,40 @@ func report(out io.Writer, chosen []string, rows map[string]*row, steady float64
 		fmt.Fprintf(out, "the router's rate is %.2f of the better proxy's (aim: at least %.2f, %s)\n", r.rate/best, aim, verdict)
 	}
 }
+
+// kept is the part of a steady rate below which a contender did not keep it: what
+// it shows then is the queue before it.
+const kept = 0.97
+
+func reportLatency(out io.Writer, chosen []string, rows map[string]*latency, rate, slowest float64) {
+	fmt.Fprintf(out, "\nlatency at %.0f requests a second, %.2f of the slowest contender's rate\n", rate, rate/slowest)
+	fmt.Fprintf(out, "%14s %8s %8s %8s %8s %11s %11s %11s\n", "contender", "kept", "mean ms", "p50 ms", "p99 ms", "added mean", "added p50", "added p99")
+	direct := rows["direct"]
+	for _, name := range chosen {
+		r := rows[name]
+		mean, p50, p99 := r.mean(), r.quantile(.5), r.quantile(.99)
+		added := [3]string{"-", "-", "-"}
+		if direct != nil && r != direct {
+			added = [3]string{fmt.Sprintf("%+.2f", mean-direct.mean()), fmt.Sprintf("%+.2f", p50-direct.quantile(.5)), fmt.Sprintf("%+.2f", p99-direct.quantile(.99))}
+		}
+		note := ""
+		if r.rate < kept*rate {
+			note = "  did not keep the rate"
+		}
+		fmt.Fprintf(out, "%14s %8.0f %8.2f %8.2f %8.2f %11s %11s %11s%s\n", name, r.rate, mean, p50, p99, added[0], added[1], added[2], note)
+	}
+	if r := rows["router"]; r != nil && direct != nil {
+		fmt.Fprintf(out, "AzureML claims +%d ms on average and +%d ms at p99, at 5000 requests a second; the router adds %+.2f and %+.2f\n", claimedMean, claimedP99,
+			r.mean()-direct.mean(), r.quantile(.99)-direct.quantile(.99))
+	}
+}
+
+// What AzureML says its router adds, in milliseconds (Azure Machine Learning,
+// "Azure Machine Learning inference router and connectivity requirements").
+const (
+	claimedMean = 3
+	claimedP99  = 15
+)
 
 // parts are the processes of a run.
 type parts struct {
