@@ -114,7 +114,7 @@ func (k *call) removeConnection() (*arm.Answer, error) {
 // long. A cluster that is away does not hold the request.
 const (
 	tellAtOnce = 32
-	tellWithin = 5 * time.Second
+	tellWithin = 15 * time.Second
 )
 
 // tellRegistries tells every compute of the workspace. One that cannot be told
