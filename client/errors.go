@@ -185,5 +185,7 @@ func unreachable(ctx context.Context, base string, err error) error {
 	case errors.As(err, &lookup):
 		return trust.Errorf(trust.Unavailable, "the host of %s has no address", base).Because(err)
 	}
-	return trust.Errorf(trust.Unavailable, "%s does not answer", base).Because(err)
+	e := trust.Errorf(trust.Unavailable, "%s does not answer", base).Because(err)
+	e.Hint = "see that the server runs and can be reached from here; sallyport account list shows the servers that are known"
+	return e
 }

@@ -65,6 +65,19 @@ func (a *authority) post(ctx context.Context, path string, form url.Values, into
 	return nil
 }
 
+// answers tells that the authority is there, whatever it says.
+func (a *authority) answers(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+"/"+url.PathEscape(a.tenant)+"/v2.0/.well-known/openid-configuration", nil)
+	if err != nil {
+		return fmt.Errorf("ask the authority: %w", err)
+	}
+	res, err := a.client.Do(req)
+	if err != nil {
+		return unreachable(ctx, a.base, err)
+	}
+	return res.Body.Close()
+}
+
 // tokenAnswer is a success of the token endpoint (RFC 6749 5.1).
 type tokenAnswer struct {
 	AccessToken  string      `json:"access_token"`

@@ -105,6 +105,9 @@ func (s *SignIn) Browser(ctx context.Context, open func(url string) error) (*Ses
 	if err != nil {
 		return nil, err
 	}
+	if err := a.answers(ctx); err != nil {
+		return nil, err // the browser would only show its own error, and the wait is long
+	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen for the browser: %w", err)

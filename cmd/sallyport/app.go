@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/cmd/sallyport/output"
@@ -37,6 +40,7 @@ type streams struct {
 type app struct {
 	streams
 	root *cobra.Command
+	ran  *cobra.Command // the command that was run, nil before that
 
 	// Global arguments.
 	print                 output.Printer
@@ -64,7 +68,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	args, err := spread(a.root, args)
 	if err == nil {
 		a.root.SetArgs(args)
-		err = a.root.ExecuteContext(ctx)
+		a.ran, err = a.root.ExecuteContextC(ctx)
 	}
 	a.busy.stop()
 	return a.fail(ctx, err)
@@ -97,7 +101,15 @@ func (a *app) fail(ctx context.Context, err error) int {
 	var e *client.Error
 	if errors.As(err, &e) {
 		for _, d := range e.Details {
-			fmt.Fprintln(a.err, "  "+d.Message)
+			switch {
+			case !strings.HasPrefix(d.Message, "sallyport "):
+				fmt.Fprintln(a.err, "  "+d.Message)
+			case e.Hint == "":
+				e.Hint = d.Message
+			}
+		}
+		if e.Hint == "" {
+			e.Hint = a.whereToLook(e)
 		}
 	}
 	a.next(err)
@@ -126,6 +138,42 @@ func (a *app) next(err error) {
 	}
 }
 
+// whereToLook is the command that lists what there is, where what was named is
+// not among it; "" where no command does.
+func (a *app) whereToLook(e *client.Error) string {
+	if e.Code == "ResourceGroupNotFound" {
+		return "sallyport group list"
+	}
+	if e.Status != http.StatusNotFound || a.ran == nil || a.ran.Parent() == nil {
+		return ""
+	}
+	named := a.ran.Flags().Lookup("name")
+	list, rest, err := a.ran.Parent().Find([]string{"list"})
+	if named == nil || named.Value.String() == "" || err != nil || len(rest) > 0 || list == a.ran {
+		return ""
+	}
+	text := list.CommandPath()
+	lost, name := trust.Fold(e.Message), trust.Fold(named.Value.String())
+	switch versions := list.Flags().Lookup("name"); {
+	case strings.Contains(lost, "/"+name+"'"):
+	case strings.Contains(lost, "/"+name+"/versions/") && versions != nil:
+		text += " -n " + named.Value.String()
+	default:
+		return "" // it is something else that is missing
+	}
+	list.Flags().VisitAll(func(f *pflag.Flag) {
+		given := a.ran.Flags().Lookup(f.Name)
+		switch {
+		case len(f.Annotations[requiredBy]) == 0 && f.Name != "resource-group":
+		case given != nil && given.Changed && f.Shorthand != "":
+			text += " -" + f.Shorthand + " " + given.Value.String()
+		case given != nil && given.Changed:
+			text += " --" + f.Name + " " + given.Value.String()
+		}
+	})
+	return text
+}
+
 // message is what a person reads: the server's words as az shows them, ours with
 // their cause, since here the reader and the one who can mend it are one.
 func message(err error) string {
@@ -138,8 +186,11 @@ func message(err error) string {
 
 func hintOf(err error) string {
 	var e *trust.Error
-	if errors.As(err, &e) {
+	if errors.As(err, &e) && e.Hint != "" {
 		return e.Hint
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return "make room on the disk, and type the same command again"
 	}
 	return ""
 }

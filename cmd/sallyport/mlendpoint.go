@@ -87,6 +87,9 @@ func (a *app) endpointPut(use string) *cobra.Command {
 		}
 		r := client.Request{Method: http.MethodPatch, Path: id, Version: mlVersion, Body: e.body(workspace)}
 		if use == "create" {
+			if e.Compute == "" {
+				return nil, usagef("an endpoint needs a compute: compute: azureml:NAME in --file/-f, or --set compute=azureml:NAME; see 'sallyport ml compute list'")
+			}
 			r.Method, r.Header = http.MethodPut, ifNone()
 			if err := a.absent(ctx, id, "endpoint", n.name); err != nil {
 				return nil, err

@@ -72,7 +72,9 @@ func Open(path, contextName string) (*Cluster, error) {
 		if contextName == "" {
 			e = trust.Errorf(trust.Invalid, "the context of the cluster's owner must be named, so that no other cluster is changed")
 		}
-		e.Hint = "add --kube-context with one of: " + strings.Join(names, ", ")
+		if e.Hint = "add --kube-context with one of: " + strings.Join(names, ", "); len(names) == 0 {
+			e.Hint = "there is no kubeconfig here: add --kubeconfig FILE and --kube-context NAME"
+		}
 		return nil, e
 	}
 	config, err := clientcmd.NewNonInteractiveClientConfig(*loaded, contextName, &clientcmd.ConfigOverrides{}, rules).ClientConfig()

@@ -269,13 +269,13 @@ func fit(heads []string, lines [][]string, most int) {
 		total += width
 	}
 	for ; most > 0 && total > most; total-- {
-		widest := 0
+		widest := -1
 		for i := range all {
-			if all[i] > all[widest] {
+			if all[i] > max(narrow, utf8.RuneCountInString(heads[i])) && (widest < 0 || all[i] > all[widest]) && !slices.ContainsFunc(lines, func(l []string) bool { return isGUID(l[i]) }) {
 				widest = i
 			}
 		}
-		if all[widest] <= max(narrow, utf8.RuneCountInString(heads[widest])) {
+		if widest < 0 {
 			break
 		}
 		all[widest]--
@@ -286,6 +286,9 @@ func fit(heads []string, lines [][]string, most int) {
 		}
 	}
 }
+
+// isGUID tells what is of use only as a whole.
+func isGUID(s string) bool { return len(s) == 36 && strings.Count(s, "-") == 4 }
 
 func shortened(s string, most int) string {
 	r := []rune(s)

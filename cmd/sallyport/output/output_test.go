@@ -16,7 +16,7 @@ func bindings() any {
 
 func wide() any {
 	return []any{
-		map[string]any{"name": "ml", "id": "/subscriptions/s/resourceGroups/g/clusters/c", "why": "it waits\nfor a node\twith room"},
+		map[string]any{"name": "ml", "id": "/subscriptions/s/resourceGroups/g/clusters/c", "why": "it waits\nfor a node\twith room", "who": "0b1f6471-1bf0-4dda-aec3-111122223333"},
 		map[string]any{"name": "b", "id": "/short", "why": nil},
 	}
 }
@@ -40,6 +40,7 @@ func TestPrint(t *testing.T) {
 		{"table of lists", Printer{Format: "table", Query: "[].[name,n]"}, nil, bindings(), "Column1  Column2\n-------  -------\nml       3\nbackup   1234567\n", ""},
 		{"table of strings", Printer{Format: "table", Query: "[].name"}, nil, bindings(), "Result\n------\nml\nbackup\n", ""},
 		{"table that fits", Printer{Format: "table", Width: 40}, []Column{{"Name", "name"}, {"Id", "id"}, {"Why", "why"}}, wide(), "Name  Id                Why\n----  ----------------  ----------------\nml    …ps/g/clusters/c  it waits for a …\nb     /short\n", ""},
+		{"table with an id that is needed whole", Printer{Format: "table", Width: 20}, []Column{{"Who", "who"}, {"Why", "why"}}, wide(), "Who                                   Why\n------------------------------------  ------------\n0b1f6471-1bf0-4dda-aec3-111122223333  it waits fo…\n\n", ""},
 		{"table that cannot fit", Printer{Format: "table", Width: 10}, []Column{{"Name", "name"}, {"Why", "why"}}, wide(), "Name  Why\n----  ------------\nml    it waits fo…\nb\n", ""},
 		{"table that need not fit", Printer{Format: "table"}, []Column{{"Name", "name"}, {"Why", "why"}}, wide(), "Name  Why\n----  -----------------------------\nml    it waits for a node with room\nb\n", ""},
 		{"empty table", Printer{Format: "table"}, columns, []any{}, "", ""},
