@@ -43,7 +43,7 @@ func startApart(t *testing.T, handOver bool) *apart {
 	}
 	a := &apart{world: &world{Installation: in, nodes: kubes.Config.Nodes}, configs: map[string]string{}}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
 		defer cancel()
 		if t.Failed() {
 			for _, name := range []string{"control", "authority", "gateway", holder, "proxy"} {

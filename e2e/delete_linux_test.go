@@ -20,7 +20,7 @@ func TestAClusterIsDeletedAsSoonAsItsAgentsConfirm(t *testing.T) {
 			bound(t, w)
 			if stopped {
 				for _, agent := range []string{installation.Proxy, installation.Reconciler} {
-					if err := w.Process(agent).Stop(20 * time.Second); err != nil {
+					if err := w.Process(agent).Stop(time.Minute); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -32,7 +32,7 @@ func (a *apart) deletedInDrain() way {
 		},
 		back: func(ctx context.Context, w *world) error {
 			// Nothing runs any more: it does not wait for its time to be over.
-			if err := a.Process(gateway).Stop(5 * time.Second); err != nil {
+			if err := a.Process(gateway).Stop(time.Minute); err != nil {
 				return err
 			}
 			if err := a.StartConfigured(ctx, gateway, a.configs[gateway], a.gateway); err != nil {
@@ -102,7 +102,7 @@ func TestServerDrains(t *testing.T) {
 			t.Errorf("%s ended %s after the signal; it has %s", st.kind, took, serverDrain)
 		}
 	}
-	if err := w.Process("sallyportd").Stop(10 * time.Second); err != nil {
+	if err := w.Process("sallyportd").Stop(time.Minute); err != nil {
 		t.Error(err)
 	}
 	stop()

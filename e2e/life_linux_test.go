@@ -103,7 +103,7 @@ func TestAgentDrains(t *testing.T) {
 			}
 		})
 	}
-	if err := old.Stop(20 * time.Second); err != nil {
+	if err := old.Stop(time.Minute); err != nil {
 		t.Error(err)
 	}
 	stop()

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/e2e/installation"
 	"github.com/sallyport/sallyport/trust"
@@ -203,27 +205,30 @@ func (w *world) accept(ctx context.Context, args ...string) error {
 
 // leave takes the agents and everything of ours out of the cluster.
 func (w *world) leave(ctx context.Context) error {
+	var agents errgroup.Group
 	for _, name := range []string{installation.Proxy, installation.Reconciler} {
-		p := w.Process(name)
-		if p == nil {
-			continue // it never started
-		}
-		if err := p.Stop(10 * time.Second); err != nil {
-			return err
+		if p := w.Process(name); p != nil { // it may never have started
+			agents.Go(func() error { return p.Stop(time.Minute) })
 		}
 	}
-	// What "cluster disconnect" prints for an owner whose agents are gone.
+	if err := agents.Wait(); err != nil {
+		return err
+	}
+	// What "cluster disconnect" prints for an owner whose agents are gone, at once:
+	// namespaces take their time.
+	g, ctx := errgroup.WithContext(ctx)
 	for _, args := range [][]string{
-		{"namespace", "sallyport-bindings", "--ignore-not-found"},
-		{"clusterrolebindings", "-l", "sallyport.dev/cluster=" + w.UID},
+		{"namespaces", "sallyport-bindings", "sallyport-system", "--ignore-not-found"},
+		{"clusterrolebindings,clusterroles,validatingadmissionpolicybindings,validatingadmissionpolicies", "-l", "sallyport.dev/cluster=" + w.UID},
 		{"rolebindings,roles", "--all-namespaces", "-l", "sallyport.dev/cluster=" + w.UID},
-		{"clusterroles", "-l", "sallyport.dev/cluster=" + w.UID},
-		{"namespace", "sallyport-system", "--ignore-not-found"},
-		{"validatingadmissionpolicybindings,validatingadmissionpolicies", "-l", "sallyport.dev/cluster=" + w.UID},
 	} {
-		if _, err := w.Cluster.Kubectl(ctx, append([]string{"delete"}, args...)...); err != nil {
+		g.Go(func() error {
+			_, err := w.Cluster.Kubectl(ctx, append([]string{"delete"}, args...)...)
 			return err
-		}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	w.UID = ""
 	return nil

@@ -176,7 +176,7 @@ func TestWithOIDCAndNobodyAnonymous(t *testing.T) {
 	must(t, err)
 	owner := t.TempDir() + "/jane"
 	must(t, os.WriteFile(owner, data, 0o600))
-	must(t, installation.Eventually(t.Context(), "the API server knows jane", 30*time.Second, func(ctx context.Context) error {
+	must(t, installation.Eventually(t.Context(), "the API server knows jane", 3*time.Minute, func(ctx context.Context) error {
 		_, err := kube.Kubectl(ctx, "--kubeconfig", owner, "get", "namespaces")
 		return err
 	}))

@@ -62,11 +62,11 @@ func halfOpen(t *testing.T, in *installation.Installation, i island) {
 	}
 	// A second agent, which the filter in front of the API server lets in now.
 	inside := in.Process(installation.Proxy)
-	t.Cleanup(func() { must(t, inside.Stop(20*time.Second)) })
+	t.Cleanup(func() { must(t, inside.Stop(time.Minute)) })
 	i.filter(t, "-I", "INPUT", "1", "-s", i.host.String()+"/32", "-j", "ACCEPT")
 	must(t, in.StartAgent(ctx, installation.Proxy, installation.Agents{}))
 	outside := in.Process(installation.Proxy)
-	must(t, installation.Eventually(ctx, "the second agent has its tunnels", 20*time.Second, func(context.Context) error {
+	must(t, installation.Eventually(ctx, "the second agent has its tunnels", 3*time.Minute, func(context.Context) error {
 		log, err := os.ReadFile(in.Process("sallyportd").Log)
 		if n := bytes.Count(log, []byte(`"tunnel live"`)) - tunnels("tunnel live"); err == nil && n < 2 {
 			err = fmt.Errorf("%d of 2", n)
@@ -124,7 +124,7 @@ func halfOpen(t *testing.T, in *installation.Installation, i island) {
 	t.Logf("noticed after %s; of %d requests meanwhile the longest took %s", after.Round(time.Millisecond), total, longest.Round(time.Millisecond))
 
 	// Nobody else is there.
-	must(t, outside.Stop(20*time.Second))
+	must(t, outside.Stop(time.Minute))
 	hc := in.HTTP(1)
 	defer hc.CloseIdleConnections()
 	if code, answer, err := ask(ctx, hc, in, token); code != http.StatusServiceUnavailable || err != nil || !strings.Contains(answer, "agent is not connected") {
@@ -134,7 +134,7 @@ func halfOpen(t *testing.T, in *installation.Installation, i island) {
 		i.filter(t, append([]string{"-D"}, rule...)...)
 	}
 	restored := time.Now()
-	must(t, installation.Eventually(ctx, "the agent comes back", 60*time.Second, func(ctx context.Context) error {
+	must(t, installation.Eventually(ctx, "the agent comes back", 3*time.Minute, func(ctx context.Context) error {
 		code, answer, err := ask(ctx, hc, in, token)
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("%d %s", code, answer)

@@ -140,7 +140,7 @@ func (i *Installation) Close() error {
 			select {
 			case <-p.Ended():
 			default:
-				errs = append(errs, p.Stop(10*time.Second))
+				errs = append(errs, p.Stop(time.Minute))
 			}
 		}
 	}
@@ -182,7 +182,7 @@ func (i *Installation) StartConfigured(ctx context.Context, name, config, url st
 	if err != nil {
 		return err
 	}
-	return Eventually(ctx, name+" is ready", 90*time.Second, func(ctx context.Context) error {
+	return Eventually(ctx, name+" is ready", 3*time.Minute, func(ctx context.Context) error {
 		if err := p.Failed(); err != nil {
 			return err
 		}

@@ -64,7 +64,7 @@ func TestRevocationTimes(t *testing.T) {
 			select {
 			case at := <-ended:
 				far = append(far, at.Sub(committed))
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("still running at the API server")
 			}
 		}
@@ -75,7 +75,7 @@ func TestRevocationTimes(t *testing.T) {
 		slices.Sort(times)
 		at := func(p int) time.Duration { return times[(len(times)-1)*p/100].Round(10 * time.Microsecond) }
 		t.Logf("%s: %d ends, p50 %v, p90 %v, p99 %v, longest %v", side, len(times), at(50), at(90), at(99), at(100))
-		if at(100) > time.Second {
+		if at(100) > inTouch {
 			t.Errorf("%s: the longest took %v", side, at(100))
 		}
 	}
