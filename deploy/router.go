@@ -38,8 +38,8 @@ const (
 	routerTLSDir   = "/etc/sallyport-ml-tls"
 	routerSecret   = "sallyport-ml-router-tls"
 	routerReplicas = 3
-	// azureInternal asks Azure's cloud controller for a private address.
-	azureInternal = "service.beta.kubernetes.io/azure-load-balancer-internal"
+	// AzureInternal asks Azure's cloud controller for a private address.
+	AzureInternal = "service.beta.kubernetes.io/azure-load-balancer-internal"
 )
 
 func (r *MLRouter) check() error {
@@ -134,7 +134,7 @@ func (o MLOptions) routerService() rbac.Explained {
 		}
 	}
 	if r.Internal {
-		annotations[azureInternal] = "true"
+		annotations[AzureInternal] = "true"
 	}
 	port := corev1.ServicePort{Name: "https", Port: 443, TargetPort: intstr.FromString("score")}
 	if r.Insecure {

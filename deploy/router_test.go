@@ -151,7 +151,7 @@ func TestTheRoutersWorkload(t *testing.T) {
 	d, s, kinds := find(&MLRouter{ServiceType: "LoadBalancer", Cert: cert, Key: key, Host: "ml.example", Internal: true, URL: "https://ml.example"})
 	args := strings.Join(d.Spec.Template.Spec.Containers[0].Args, " ")
 	if *d.Spec.Replicas != 3 || d.Spec.Template.Spec.Affinity == nil || kinds != "Secret PodDisruptionBudget " || s.Spec.Ports[0].Port != 443 || s.Spec.Type != "LoadBalancer" ||
-		s.Annotations[azureInternal] != "true" || s.Annotations[mlext.ScoringURL] != "https://ml.example" || !strings.Contains(args, "--tls-cert=") || strings.Contains(args, "insecure") {
+		s.Annotations[AzureInternal] != "true" || s.Annotations[mlext.ScoringURL] != "https://ml.example" || !strings.Contains(args, "--tls-cert=") || strings.Contains(args, "insecure") {
 		t.Errorf("%v\n%+v\n%s", args, s.Spec, kinds)
 	}
 	d, s, kinds = find(&MLRouter{ServiceType: "ClusterIP", Insecure: true, Alone: true})

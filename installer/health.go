@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sallyport/sallyport/deploy"
 	"github.com/sallyport/sallyport/extension"
 	"github.com/sallyport/sallyport/mandate"
 	"github.com/sallyport/sallyport/mlext"
@@ -28,7 +29,10 @@ const (
 	codeUnknown      = "E40000"
 	codeLoadBalancer = "E40001" // no load balancer gave the router an address
 	codeNodes        = "E40002" // not enough nodes for what is asked
+	codeInternal     = "E40003" // the same as E40001, of an internal load balancer
+	codeNoRouter     = "E40004" // the router's Deployment is gone
 	codeRouter       = "E40005" // the router did not come up
+	codeReplicas     = "E40006" // the cluster makes none of the router's pods
 	codeTLS          = "E40007" // certificate and key of the router
 	codeUnhealthy    = "E45001" // a part of the extension does not run
 	codeOthersRole   = "E45004" // the router's Role is there, and another's
@@ -156,13 +160,23 @@ func (r *releases) unwell(ctx context.Context, namespace, release string) ([]fin
 // unhealthy is what of a release does not run.
 func (r *releases) unhealthy(ctx context.Context, namespace, release string) ([]finding, error) {
 	var found []finding
+	routed := false // the router's Service is there
 	services, err := r.kube.typed.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{})
 	if err == nil {
 		for i := range services.Items {
 			s := &services.Items[i]
-			if ownedBy(s, release) && s.Spec.Type == corev1.ServiceTypeLoadBalancer && len(s.Status.LoadBalancer.Ingress) == 0 {
-				found = append(found, finding{"service", codeLoadBalancer, fmt.Sprintf("Service %s is of type LoadBalancer, and nothing in the cluster has given it an address: set inferenceRouterServiceType to nodePort or clusterIP.", s.Name)})
+			if !ownedBy(s, release) {
+				continue
 			}
+			routed = routed || s.Name == mlext.RouterService
+			if s.Spec.Type != corev1.ServiceTypeLoadBalancer || len(s.Status.LoadBalancer.Ingress) > 0 {
+				continue
+			}
+			code, why := codeLoadBalancer, "nothing in the cluster has given it an address: set inferenceRouterServiceType to nodePort or clusterIP"
+			if s.Annotations[deploy.AzureInternal] == "true" {
+				code, why = codeInternal, "nothing in the cluster has given it a private address, which Azure's load balancers do for the setting internalLoadBalancerProvider: set inferenceRouterServiceType to nodePort or clusterIP, or leave internalLoadBalancerProvider out"
+			}
+			found = append(found, finding{"service", code, fmt.Sprintf("Service %s is of type LoadBalancer, and %s.", s.Name, why)})
 		}
 	}
 	deployments, err := r.kube.typed.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
@@ -171,14 +185,21 @@ func (r *releases) unhealthy(ctx context.Context, namespace, release string) ([]
 	}
 	for i := range deployments.Items {
 		d := &deployments.Items[i]
+		routed = routed && !(d.Name == mlext.RouterAccount && ownedBy(d, release))
 		if !ownedBy(d, release) || d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == d.Status.Replicas && d.Status.AvailableReplicas >= wantedOf(d) {
 			continue
 		}
 		code, why := r.explain(ctx, d)
-		if code == codeUnhealthy && (d.Name == mlext.RouterService || d.Name == mlext.RouterAccount) {
+		switch router := d.Name == mlext.RouterAccount; {
+		case router && code == codeUnhealthy:
 			code = codeRouter
+		case !router && code == codeReplicas:
+			code = codeUnhealthy
 		}
 		found = append(found, finding{"info", code, fmt.Sprintf("Deployment %s has %d of %d replicas: %s.", d.Name, d.Status.AvailableReplicas, wantedOf(d), why)})
+	}
+	if routed {
+		found = append(found, finding{"inferencev1", codeNoRouter, fmt.Sprintf("The router's Service %s is there, and its Deployment %s is not: somebody has deleted it. An update of the extension makes it again.", mlext.RouterService, mlext.RouterAccount)})
 	}
 	return found, nil
 }
@@ -220,7 +241,7 @@ func (r *releases) explain(ctx context.Context, d *appsv1.Deployment) (code, why
 	}
 	for _, c := range d.Status.Conditions {
 		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
-			return codeUnhealthy, strings.TrimSuffix(cut(c.Message), ".")
+			return codeReplicas, strings.TrimSuffix(cut(c.Message), ".")
 		}
 	}
 	if len(pods.Items) == 0 {
