@@ -7,11 +7,13 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/e2e/installation"
+	"github.com/sallyport/sallyport/internal/devcluster"
 	"github.com/sallyport/sallyport/mlext/wire"
 )
 
@@ -289,9 +291,10 @@ func (m *ml) deadAPIServer() {
 	m.until("afterwards", "Completed", "")
 }
 
-// lostNode: a node loses its power while a job runs there. Nobody knows whether
-// it runs on, until the node is removed: then it is started elsewhere, and no
-// retry of its own is used up.
+// lostNode: a node is cut off while a job runs there, and nobody knows whether it
+// runs on; it did, and that is known again when the node is back. Then the node
+// loses its power: what ran there is started elsewhere once the node is removed,
+// and no retry of its own is used up.
 func (m *ml) lostNode() {
 	ctx := m.t.Context()
 	nodes := m.Cluster.Nodes()
@@ -307,6 +310,20 @@ func (m *ml) lostNode() {
 	m.submit("given-up", "/train -steps 0 -pace 20ms", "resources: {instance_type: doomed}\n")
 	m.until("lost", "Running", "")
 	m.until("given-up", "Running", "")
+	m.must(m.Cluster.Cut(ctx, node))
+	m.afterwards("the node's link", func(ctx context.Context) error {
+		if slices.ContainsFunc(m.Cluster.Nodes(), func(n *devcluster.Node) bool { return n.Name() == node }) {
+			return m.Cluster.Join(ctx, node)
+		}
+		return nil // it lost its power since
+	})
+	m.says("lost", "NotResponding", "NodeLost", node, "kubectl delete node "+node)
+	m.must(m.Cluster.Join(ctx, node))
+	if s := m.until("lost", "Running", ""); s.code != "" || s.more["node-0.host"] != node || s.more["node-0.attempt"] != "0" {
+		m.t.Errorf("the node is back, and the job %+v", s)
+	}
+	m.until("given-up", "Running", "")
+
 	m.must(m.Cluster.Kill(ctx, node))
 	m.afterwards("the nodes", m.mendCluster)
 	m.says("lost", "NotResponding", "NodeLost", node, "kubectl delete node "+node)

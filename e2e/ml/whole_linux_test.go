@@ -280,7 +280,7 @@ func (m *ml) mendExtension(ctx context.Context) error {
 	for _, part := range extensionParts {
 		d, there := found[part]
 		missing = missing || !there
-		if there && d.Spec.Replicas == 0 {
+		if there && (d.Spec.Replicas == 0 || d.Spec.Replicas > len(m.Cluster.Nodes())) { // each has a node of its own
 			if _, err := m.Cluster.Kubectl(ctx, "scale", "deployment", "-n", wire.Namespace, part, "--replicas=1"); err != nil {
 				return err
 			}

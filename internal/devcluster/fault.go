@@ -2,6 +2,7 @@ package devcluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -25,6 +26,44 @@ func (c *Cluster) Kill(ctx context.Context, name string) error {
 	}
 	c.nodes = slices.DeleteFunc(c.nodes, func(n *Node) bool { return n.name == name })
 	return c.sup.forget(p)
+}
+
+// Cut takes away the link between a node and the API server, as when its network
+// fails: what runs there runs on, and nobody hears of it. Join gives it back.
+func (c *Cluster) Cut(ctx context.Context, name string) error {
+	_, link, err := c.linkOf(name)
+	if err != nil {
+		return fmt.Errorf("cut %s off: %w", name, err)
+	}
+	_, err = c.ip(ctx, netnsPath(c.cfg.NetNS), "link", "set", link, "down")
+	return err
+}
+
+// Join undoes Cut.
+func (c *Cluster) Join(ctx context.Context, name string) error {
+	n, link, err := c.linkOf(name)
+	if err != nil {
+		return fmt.Errorf("join %s: %w", name, err)
+	}
+	netns := netnsPath(c.cfg.NetNS)
+	if _, err := c.ip(ctx, netns, "link", "set", link, "up"); err != nil {
+		return err
+	}
+	// That of the node itself comes with its address.
+	_, err = c.ip(ctx, netns, "route", "replace", n.pods.String(), "via", n.addr.String(), "dev", link, "src", c.net.host.String())
+	return err
+}
+
+func (c *Cluster) linkOf(name string) (*Node, string, error) {
+	var number int
+	if _, err := fmt.Sscanf(name, "node-%d", &number); err == nil && number >= 0 && number < len(c.net.links) {
+		for _, n := range c.nodes {
+			if n.name == name {
+				return n, c.net.links[number], nil
+			}
+		}
+	}
+	return nil, "", errors.New("no such node in this cluster")
 }
 
 // StartAPIServer starts the API server that was killed, at its address, and
