@@ -79,7 +79,7 @@ func (b *browser) do(method, to string, form url.Values, change ...func(*http.Re
 		if !strings.HasPrefix(policy, "default-src 'none'; ") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") || rec.Header().Get("Cache-Control") != "no-store" || rec.Header().Get("Referrer-Policy") != "no-referrer" {
 			b.t.Errorf("%s: headers %v", to, rec.Header())
 		}
-		if rec.Code != http.StatusFound && regexp.MustCompile(`(?i)(src|@import|url\()\s*=?`).MatchString(rec.Body.String()) {
+		if rec.Code != http.StatusFound && regexp.MustCompile(`(?i)\ssrc(set)?\s*=|<link|@import|url\(`).MatchString(rec.Body.String()) {
 			b.t.Errorf("%s loads something: %s", to, rec.Body)
 		}
 	}
