@@ -298,8 +298,8 @@ func (h *Hub) Close() {
 // reserve takes the connection with fewest requests in flight that has room,
 // and a place on it. The caller must use the place with exactly one
 // RoundTrip of l.cc. A request with a body needs a body place too, which
-// l.releaseBody gives back.
-func (h *Hub) reserve(cluster string, body bool, not *link) (*link, error) {
+// l.releaseBody gives back. Connections in not are not taken.
+func (h *Hub) reserve(cluster string, body bool, not []*link) (*link, error) {
 	h.mu.RLock()
 	links := h.links[cluster]
 	h.mu.RUnlock()
@@ -308,7 +308,7 @@ func (h *Hub) reserve(cluster string, body bool, not *link) (*link, error) {
 		best, bestLoad := -1, 0
 		live := false
 		for i, l := range links[:min(len(links), 64)] {
-			if l == not || l.draining.Load() {
+			if l.draining.Load() || slices.Contains(not, l) {
 				continue
 			}
 			live = true

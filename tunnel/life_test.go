@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -311,6 +312,39 @@ func TestAgentKilled(t *testing.T) {
 		t.Errorf("the other connection served %d requests", n)
 	}
 	eventually(t, "one left", func() bool { return g.hub.Live(testCluster) == 1 })
+}
+
+// An agent dies with both its connections while another lives: a GET that was lost
+// on the one is not lost on the other.
+func TestAgentKilledWithTwoConnections(t *testing.T) {
+	g := newGateway(t, Config{}, nil)
+	entered := make(chan int, 2)
+	dying := map[int]*agentConn{}
+	for n := range 2 {
+		dying[n] = newAgent(t, g, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			entered <- n
+			<-r.Context().Done()
+		}), ServeConfig{})
+	}
+	newAgent(t, g, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "alive") }), ServeConfig{}) // of three that are idle, the last is taken last
+	result := make(chan string, 1)
+	go func() {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/get", nil)
+		resp, err := g.hub.RoundTrip(testCluster, req)
+		if err != nil {
+			result <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		result <- fmt.Sprint(string(b), err)
+	}()
+	for range 2 {
+		abortConn(dying[waitFor(t, "request", entered)].conn)
+	}
+	if got := waitFor(t, "result", result); got != "alive<nil>" {
+		t.Errorf("GET: %s", got)
+	}
 }
 
 func TestOnChange(t *testing.T) {

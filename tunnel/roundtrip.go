@@ -30,7 +30,9 @@ func (t clusterTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 // caller's to remove.
 //
 // When the connection is lost before the answer, a GET or HEAD without a body
-// is sent once more on another connection, and nothing else. Errors wrap
+// is sent again on another connection, as long as there is one that it has not
+// been lost on: an agent's connections all die with it. Nothing else is sent
+// twice. Errors wrap
 // ErrNoTunnel, ErrBusy, ErrLost, ErrReservedHeader or the cause of the
 // request's context.
 //
@@ -45,11 +47,11 @@ func (h *Hub) RoundTrip(cluster string, req *http.Request) (*http.Response, erro
 	}
 	body := req.Body != nil && req.Body != http.NoBody
 	repeat := !body && (req.Method == http.MethodGet || req.Method == http.MethodHead || req.Method == "")
-	var before *link
+	var before []*link // that it was lost on
 	for {
 		l, err := h.reserve(cluster, body, before)
 		if err != nil {
-			if before != nil {
+			if len(before) > 0 {
 				err = ErrLost
 			}
 			h.metrics.count(err)
@@ -62,9 +64,9 @@ func (h *Hub) RoundTrip(cluster string, req *http.Request) (*http.Response, erro
 			dropReserved(resp.Header)
 			return resp, nil
 		}
-		if before == nil && repeat && errors.Is(err, ErrLost) && req.Context().Err() == nil {
+		if repeat && errors.Is(err, ErrLost) && req.Context().Err() == nil {
 			h.metrics.repeated.Inc()
-			before = l
+			before = append(before, l)
 			continue
 		}
 		h.metrics.count(err)
