@@ -36,7 +36,7 @@ var everyRecord = map[store.ServerRole][]store.Record{
 		store.Certificate{ClientID: "i", Name: "c"},
 		store.User{Name: "u"}, store.Password{Name: "u"},
 		store.RegisteredGroup{PrincipalID: "p"},
-		store.SealedKey{Name: "k"},
+		store.SealedKey{Name: "k"}, store.RevokedKey{KeyID: "k"},
 		store.AgentStatus{Cluster: "u", Agent: "proxy"}, store.AgentReport{Cluster: "u"}, store.AgentProbe{Cluster: "u"},
 		store.Mandate{Cluster: "u"},
 		store.Operation{ID: "o"},
