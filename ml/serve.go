@@ -138,7 +138,7 @@ func noRouter(cluster, message string) error {
 	kind, hint := trust.Unavailable, "kubectl get service,pods -n "+wire.Namespace
 	if message == "" {
 		kind, message = trust.Conflict, "its ML extension has no router"
-		hint = "have the cluster's owner apply it with one: sallyport ml extension manifest --help"
+		hint = "sallyport k8s-extension update -g GROUP --cluster-name " + cluster + " --cluster-type managedClusters -n azureml --config enableInference=True"
 	}
 	why := arm.Errorf(kind, codeNoRouter, "Nothing can be scored on the cluster '%s': %s.", cluster, message)
 	why.Hint = hint

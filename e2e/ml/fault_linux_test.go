@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/e2e/installation"
 	"github.com/sallyport/sallyport/internal/devcluster"
+	"github.com/sallyport/sallyport/mlext"
 	"github.com/sallyport/sallyport/mlext/wire"
 )
 
@@ -37,6 +38,44 @@ func TestFaultsOfTraining(t *testing.T) {
 	m.part("deleted namespace", (*ml).deletedNamespace)
 	m.part("dead API server", (*ml).deadAPIServer)
 	m.part("lost node", (*ml).lostNode)
+}
+
+// An endpoint that nobody could score says what is missing, and is there when it
+// is not missing any more.
+func TestEndpointsNeedARouter(t *testing.T) {
+	m := start(t)
+	ctx := t.Context()
+	m.kubectl("annotate", "service", "-n", wire.Namespace, mlext.RouterService, mlext.ScoringURL+"-")
+	m.afterwards("the router", func(ctx context.Context) error {
+		if m.route(ctx) == nil {
+			return nil
+		}
+		_, err := m.CLI(ctx, m.updateExtension(settings...)...)
+		return errors.Join(err, m.route(ctx))
+	})
+	endpoint := m.workspaceID("trainer") + "/onlineEndpoints/nowhere"
+	op, err := m.Do(ctx, http.MethodPut, endpoint, mlVersion, map[string]any{"location": "local", "properties": map[string]any{
+		"authMode": "Key", "compute": m.workspaceID("trainer") + "/computes/k8s"}})
+	m.must(err)
+	said := ""
+	_, err = op.Wait(ctx, func(op *client.Operation) {
+		if said == "" && strings.Contains(op.Reason, "Nothing can be scored") {
+			said = op.Reason
+			m.must(m.route(ctx))
+		}
+	})
+	if err != nil || !strings.Contains(said, "say where callers reach it, by its annotation "+mlext.ScoringURL) {
+		t.Errorf("it said %q, and ended with %v", said, err)
+	}
+
+	m.kubectl("delete", "service", "-n", wire.Namespace, mlext.RouterService)
+	m.refused("ScoringFeUnhealthy", m.in("trainer", "ml", "online-endpoint", "create", "-f", m.file("unrouted.yaml", "name: unrouted\ncompute: azureml:k8s\n"))...)
+	if s := m.cli(m.in("trainer", "ml", "online-endpoint", "show", "-n", "unrouted", "--query", "[provisioningState,properties.statusCode] | join(' ', @)", "-o", "tsv")...); s != "Failed ScoringFeUnhealthy" {
+		t.Errorf("the endpoint is %q", s)
+	}
+	for _, name := range []string{"nowhere", "unrouted"} {
+		m.cli(m.in("trainer", "ml", "online-endpoint", "delete", "-n", name, "--yes")...)
+	}
 }
 
 // says waits for a code of a job, and checks that its cause and what to type are

@@ -127,7 +127,7 @@ func (g *Gateway) scoring(ctx context.Context) (base, why string) {
 	s, err := g.Kube.CoreV1().Services(wire.Namespace).Get(ctx, mlext.RouterService, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", "the extension has no router: have the cluster's owner apply it with online endpoints: sallyport ml extension manifest --enable-inference"
+		return "", "" // no address is missing, but a router
 	case err != nil:
 		return "", "the router's Service cannot be read"
 	}

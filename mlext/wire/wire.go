@@ -66,7 +66,8 @@ type Health struct {
 	Namespaces []string `json:"namespaces"` // that may be attached
 	Keys       int64    `json:"keys"`       // number of the last key set that was handed over
 	// Scoring is the URL that scoring paths (ScorePath) follow, without a slash at
-	// its end; "": there is none, and ScoringMessage says why.
+	// its end; "": there is none. ScoringMessage says why, unless it is that there is
+	// no router.
 	Scoring        string `json:"scoring,omitempty"`
 	ScoringMessage string `json:"scoringMessage,omitempty"`
 }
