@@ -30,9 +30,9 @@ var arrows = map[string]string{
 	"store":           "trust",
 	"operation":       "trust store arm",
 	"tunnel":          "",
-	"netenv":          "netenv/probe", // its tests read what a probe writes
+	"netenv":          "netenv/probe internal/spelling", // its tests read what a probe writes
 	"netenv/probe":    "",
-	"extension":       "trust",
+	"extension":       "trust internal/spelling",
 	"web":             "",
 	"authority":       "trust store authn internal/seal",
 	"control":         "trust arm store operation mandate extension authn netenv/probe internal/pki internal/seal",
@@ -49,6 +49,7 @@ var arrows = map[string]string{
 	"internal/pki":        "",
 	"internal/seal":       "",
 	"internal/logs":       "",
+	"internal/spelling":   "",
 	"internal/devcluster": "",
 	"internal/agentflags": "trust mandate client internal/logs", // for commands only
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/sallyport/sallyport/internal/spelling"
 	"github.com/sallyport/sallyport/trust"
 )
 
@@ -246,34 +247,7 @@ func (t *Type) unknown(where, key string) error {
 
 // nearest is what somebody may have meant, "" if nothing is near.
 func nearest(word string, among []string) string {
-	best, least := "", len(word)/3+1
-	for _, a := range among {
-		if d := distance(trust.Fold(word), trust.Fold(a)); d <= least && (best == "" || d < least) {
-			best, least = a, d
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's: how many letters to add, drop or change.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		left := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := left
-			if a[i] != b[j] {
-				cost++
-			}
-			left = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return spelling.Nearest(word, among, len(word)/3+1)
 }
 
 // Merge is what a PATCH makes of settings: plain ones are added and changed;

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/sallyport/sallyport/internal/spelling"
 )
 
 func rulesEX() []*Rule {
@@ -34,36 +36,7 @@ func knownSetting(key string) bool {
 }
 
 // meant is the known key nearest to one that is not.
-func meant(key string) string {
-	best, least := "", len(key)/2+1
-	for _, k := range extensionKeys {
-		if n := distance(strings.ToLower(key), strings.ToLower(k)); n < least {
-			best, least = k, n
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := last
-			if a[i] != b[j] {
-				cost++
-			}
-			last = row[j+1]
-			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
-}
+func meant(key string) string { return spelling.Nearest(key, extensionKeys, len(key)/2) }
 
 func (c *check) eachExtension(do func(d *draft, x *Resource, settings Value)) {
 	for _, x := range c.g.list(typeExtension) {

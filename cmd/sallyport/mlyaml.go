@@ -9,6 +9,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/sallyport/sallyport/internal/spelling"
 	"github.com/sallyport/sallyport/trust"
 )
 
@@ -30,7 +31,7 @@ func readYAML(data []byte, into any, place, what string) error {
 		e := trust.Errorf(trust.Invalid, "%s: '%s' is not of %s", place, name, what)
 		e.Hint = "it may have " + strings.Join(all, ", ")
 		for _, other := range all {
-			if plain(other) == plain(name) || len(name) > 3 && (strings.HasPrefix(other, name) || apart(other, name) <= 2) {
+			if plain(other) == plain(name) || len(name) > 3 && (strings.HasPrefix(other, name) || spelling.Distance(other, name) <= 2) {
 				e.Hint = "did you mean " + other + "?"
 			}
 		}
@@ -43,27 +44,6 @@ func readYAML(data []byte, into any, place, what string) error {
 }
 
 func plain(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "")) }
-
-// apart counts the letters to change, add or take away to make one word the other.
-func apart(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := corner
-			if a[i] != b[j] {
-				change++
-			}
-			corner = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
 
 // members are the names that a struct, and what lies in it, reads.
 func members(t reflect.Type) []string {
