@@ -210,7 +210,7 @@ func (k *call) old() (item store.Item[store.Provided], write func(store.Record) 
 	item, err = store.Get[store.Provided](k.ctx, k.Store, store.ProvidedKey(k.ID.String()))
 	switch {
 	case trust.KindOf(err) == trust.NotFound:
-		item, write, err = store.Item[store.Provided]{}, store.Create, nil
+		item, write = store.Item[store.Provided]{}, store.Create
 	case err != nil:
 		return item, nil, err
 	default:

@@ -1,6 +1,7 @@
 package mlext
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"strconv"
@@ -34,10 +35,9 @@ func ScoringBase(s *corev1.Service) (base, why string) {
 	case corev1.ServiceTypeLoadBalancer:
 		host = ""
 		for _, i := range s.Status.LoadBalancer.Ingress {
-			if host = i.Hostname; host == "" {
-				host = i.IP
+			if host = cmp.Or(i.Hostname, i.IP); host != "" {
+				break
 			}
-			break
 		}
 		if host == "" {
 			return "", fmt.Sprintf("the load balancer of Service %s has no address yet: kubectl get service -n %s %s", s.Name, wire.Namespace, s.Name)

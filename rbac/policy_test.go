@@ -424,7 +424,7 @@ func TestTheFenceAroundBindings(t *testing.T) {
 			return x.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(ctx, "some", metav1.DeleteOptions{})
 		}
 	}
-	w.kube.Apply(t.Context(), "{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: some}}") //nolint:errcheck // its absence fails the attempt below
+	w.kube.Apply(t.Context(), "{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: some}}") // its absence fails the attempt below
 	w.apply(t, newServiceAccount("", "default", "default"))
 	run(t, []attempt{
 		{"what the role allows", configMap(fenced, "default"), ""},

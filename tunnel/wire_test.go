@@ -120,7 +120,7 @@ func FuzzNotices(f *testing.F) {
 			if len(w) >= maxNotice || strings.Contains(w, "\n") {
 				t.Errorf("notice %q", w)
 			}
-			if name, ok := parseEnded(w); ok && ("ended "+name != w || name == "" || len(name) > maxName || strings.ContainsAny(name, " \r\n\x00\x7f\xff")) {
+			if name, ok := parseEnded(w); ok && ("ended "+name != w || name == "" || len(name) > maxName || strings.ContainsAny(name, " \r\n\x00\x7f") || strings.Contains(name, "\xff")) {
 				t.Errorf("%q names %q", w, name)
 			}
 		}

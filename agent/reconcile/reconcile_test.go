@@ -409,10 +409,10 @@ func TestAPolicyThatIsNotInForceYet(t *testing.T) {
 	r := pretend(t, `{"major":"1","minor":"36","gitVersion":"v1.36.3"}`, func(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(status)
 		if status == http.StatusOK { // let through: what was sent comes back
-			io.Copy(w, req.Body) //nolint:errcheck // the client sees an empty answer
+			io.Copy(w, req.Body) // the client sees an empty answer
 			return
 		}
-		w.Write([]byte(`{"kind":"Status","apiVersion":"v1"}`)) //nolint:errcheck // as above
+		w.Write([]byte(`{"kind":"Status","apiVersion":"v1"}`))
 	})
 	now := time.Now()
 	r.c.Now = func() time.Time { return now }

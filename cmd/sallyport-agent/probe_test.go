@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"strconv"
@@ -47,7 +48,7 @@ func TestOnlyTheOwnersListIsLookedAt(t *testing.T) {
 		}
 		return nil
 	}, slog.New(slog.DiscardHandler))
-	if err := r.Run(ctx); err != context.Canceled {
+	if err := r.Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
 	}
 	l.Close()

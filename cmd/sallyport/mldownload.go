@@ -174,7 +174,7 @@ func (p *partial) finish(root *os.Root) error {
 func (p *partial) discard(root *os.Root) {
 	if p.of != "" {
 		p.out.Close()
-		root.Remove(p.name)
+		_ = root.Remove(p.name)
 		*p = partial{}
 	}
 }

@@ -113,7 +113,7 @@ func (a *app) openBrowser(page string) error {
 		command = []string{"xdg-open", page}
 	}
 	a.warn("A web browser has been opened at %s. Please continue the login in the web browser. If no web browser is available or if the web browser fails to open, use device code flow with `sallyport login --use-device-code`.", u.Scheme+"://"+u.Host+u.Path)
-	cmd := exec.Command(command[0], command[1:]...) // by its own: it may outlive us
+	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // it may outlive us
 	if err := cmd.Start(); err != nil {
 		if errors.Is(err, exec.ErrNotFound) {
 			a.say("No browser could be opened. On this machine, open:\n%s", page)

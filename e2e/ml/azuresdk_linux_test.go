@@ -45,7 +45,7 @@ func TestAzuresSDKTrainsAndServes(t *testing.T) {
 	}
 	eventually(t, "the old key does not score", func(ctx context.Context) error {
 		if status, _, err := s.score(ctx, made.Old, ""); err != nil || status != http.StatusUnauthorized {
-			return fmt.Errorf("%d %v", status, err)
+			return fmt.Errorf("%d %w", status, err)
 		}
 		return nil
 	})

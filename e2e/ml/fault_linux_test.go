@@ -342,8 +342,8 @@ func (m *ml) lostNode() {
 		return
 	}
 	node := nodes[len(nodes)-1].Name()
-	m.must(m.Cluster.Apply(ctx, fmt.Sprintf(`{apiVersion: amlarc.azureml.com/v1alpha1, kind: InstanceType, metadata: {name: doomed},
-		spec: {nodeSelector: {doomed: "yes"}, resources: {requests: {cpu: 50m, memory: 32Mi}, limits: {cpu: "1", memory: 64Mi}}}}`)))
+	m.must(m.Cluster.Apply(ctx, `{apiVersion: amlarc.azureml.com/v1alpha1, kind: InstanceType, metadata: {name: doomed},
+		spec: {nodeSelector: {doomed: "yes"}, resources: {requests: {cpu: 50m, memory: 32Mi}, limits: {cpu: "1", memory: 64Mi}}}}`))
 	m.kubectl("label", "node", node, "doomed=yes")
 	m.submit("lost", "/train -steps 0 -pace 20ms", "resources: {instance_type: doomed}\n")
 	m.submit("given-up", "/train -steps 0 -pace 20ms", "resources: {instance_type: doomed}\n")

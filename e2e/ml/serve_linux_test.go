@@ -208,7 +208,7 @@ func (m *ml) rolls(s *scorer) {
 	eventually(m.t, "the new version alone answers", func(context.Context) error {
 		for range 20 {
 			if _, version, err := s.score(m.t.Context(), s.key, ""); err != nil || version != "three" {
-				return fmt.Errorf("version %q, %v", version, err)
+				return fmt.Errorf("version %q, %w", version, err)
 			}
 		}
 		return nil

@@ -154,7 +154,7 @@ func stopProcesses(ctx context.Context, s state) error {
 	// the mark a moment later: two looks with a pause between must find nobody.
 	for again := true; again; {
 		first, err := stopUnrecorded(s.ID)
-		time.Sleep(forkTakes)
+		time.Sleep(forkTakes) //nolint:forbidigo // nothing tells when a fork is over
 		second, late := stopUnrecorded(s.ID)
 		errs = append(errs, err, late)
 		again = (first || second) && err == nil && late == nil
@@ -175,7 +175,7 @@ func stopUnrecorded(id string) (found bool, err error) {
 			continue
 		}
 		found = true
-		done, cancel := context.WithCancel(context.Background()) // no grace for it
+		done, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // ended at once: no grace for it
 		cancel()
 		if err := stopProcess(done, record{Name: "unrecorded process", PID: pid, Started: started}); err != nil {
 			errs = append(errs, err)

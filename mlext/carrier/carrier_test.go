@@ -30,7 +30,6 @@ type side struct {
 	t     *testing.T
 	b     *bucket.Bucket
 	store *httptest.Server
-	trust string // PEM, of the gateway
 
 	mu     sync.Mutex // guards what follows
 	away   int        // how many asks are not answered

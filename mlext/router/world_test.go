@@ -36,10 +36,9 @@ const (
 // world is one cluster as routers see it: objects, and model servers as pods on
 // this machine.
 type world struct {
-	t    *testing.T
-	key  *ecdsa.PrivateKey
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	t   *testing.T
+	key *ecdsa.PrivateKey
+	wg  sync.WaitGroup
 
 	mu      sync.Mutex
 	objects sources
