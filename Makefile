@@ -5,6 +5,7 @@ GOTEST   := go run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fail
 # tests build is, once.
 RACE     := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 RACETEST := $(if $(RACE),CGO_ENABLED=1 $(GOTEST) -race,$(GOTEST))
+LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.6.2
 # For one platform $$p, such as linux/arm64.
 BUILD     = CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p\#*/} go build -trimpath -o bin/$${p/\//-}/
 export CGO_ENABLED := 0
@@ -46,7 +47,9 @@ bench: ## requests per second and CPU: direct, a bare relay, Sallyport
 	cd bench && go run . 
 
 lint: ## the linters of .golangci.yml
-	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.6.2 run ./...
+	go run $(LINT) run ./...
+	cd installer && go run $(LINT) run ./...
+	cd bench/scoring && go vet ./...
 
 build: ## the binaries, into bin/; PLATFORMS=all: for every platform, into bin/<os>-<arch>/
 ifeq ($(PLATFORMS),all)

@@ -101,7 +101,7 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeoutCause(req.Context(), requestBound, slow{})
 	res, err := b.RoundTripper.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		if context.Cause(ctx) == error(slow{}) {
+		if errors.Is(context.Cause(ctx), slow{}) {
 			err = slow{}
 		}
 		cancel()
@@ -120,7 +120,7 @@ type boundedBody struct {
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && context.Cause(b.ctx) == error(slow{}) {
+	if err != nil && errors.Is(context.Cause(b.ctx), slow{}) {
 		err = slow{}
 	}
 	return n, err

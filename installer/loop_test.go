@@ -17,10 +17,9 @@ import (
 	"github.com/sallyport/sallyport/trust"
 )
 
-const (
-	cluster trust.ClusterUID = "0b9f4b52-4a0c-4c0e-9a35-3c1f6a3f0001"
-	uidA                     = "7d3a1c6e-0000-4000-8000-00000000000a"
-)
+const cluster trust.ClusterUID = "0b9f4b52-4a0c-4c0e-9a35-3c1f6a3f0001"
+
+const uidA = "7d3a1c6e-0000-4000-8000-00000000000a"
 
 var signer = ed25519.NewKeyFromSeed([]byte(strings.Repeat("k", ed25519.SeedSize)))
 

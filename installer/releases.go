@@ -264,7 +264,7 @@ func (r *releases) helmUpgrade(ctx context.Context, h *action.Configuration, a *
 func released(out any, err error) (*release.Release, error) {
 	rel, _ := out.(*release.Release)
 	if err == nil && rel == nil {
-		err = fmt.Errorf("Helm returned a %T, not a release", out)
+		err = fmt.Errorf("a release was expected of Helm, not a %T", out)
 	}
 	return rel, err
 }

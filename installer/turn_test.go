@@ -36,7 +36,7 @@ func (f *fates) follow(ctx context.Context, x mandate.Extension, _ int) (mandate
 	err := f.by[x.UID]
 	f.mu.Unlock()
 	state := mandate.ExtensionState{UID: x.UID, Generation: x.Generation, Present: true, Version: "1.0.0"}
-	if err == errHang {
+	if errors.Is(err, errHang) {
 		<-ctx.Done()
 		return state, ctx.Err()
 	}

@@ -20,6 +20,7 @@ func TestScoringBase(t *testing.T) {
 	}{
 		"what the owner says":   {service(corev1.ServiceTypeNodePort, "https", 443, map[string]string{ScoringURL: "https://score.example/ml/"}), "https://score.example/ml", ""},
 		"address":               {service(corev1.ServiceTypeLoadBalancer, "http", 80, nil, corev1.LoadBalancerIngress{IP: "203.0.113.9"}), "http://203.0.113.9", ""},
+		"the second address":    {service(corev1.ServiceTypeLoadBalancer, "http", 80, nil, corev1.LoadBalancerIngress{}, corev1.LoadBalancerIngress{IP: "203.0.113.9"}), "http://203.0.113.9", ""},
 		"IPv6":                  {service(corev1.ServiceTypeLoadBalancer, "https", 443, nil, corev1.LoadBalancerIngress{IP: "2001:db8::1"}), "https://[2001:db8::1]", ""},
 		"IPv6, another port":    {service(corev1.ServiceTypeLoadBalancer, "http", 8080, nil, corev1.LoadBalancerIngress{IP: "2001:db8::1"}), "http://[2001:db8::1]:8080", ""},
 		"the load balancer's":   {service(corev1.ServiceTypeLoadBalancer, "http", 8080, nil, corev1.LoadBalancerIngress{Hostname: "lb.example"}), "http://lb.example:8080", ""},
