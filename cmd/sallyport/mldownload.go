@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sallyport/sallyport/bucket/signed"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -85,7 +86,7 @@ func (d *download) run(ctx context.Context) (paths []string, err error) {
 		if err != nil {
 			return paths, err
 		}
-		hc := storeClient(page.Trust)
+		hc := signed.Client(page.Trust)
 		n := len(paths)
 		moved := false
 		for _, s := range page.Files {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/sallyport/sallyport/bucket"
 	"github.com/sallyport/sallyport/bucket/folder"
+	"github.com/sallyport/sallyport/bucket/signed"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -93,7 +94,7 @@ func (s *shelf) keep(name string, content []byte) {
 	for k, v := range header {
 		req.Header.Set(k, v)
 	}
-	hc := storeClient(s.ca)
+	hc := signed.Client(s.ca)
 	defer hc.CloseIdleConnections()
 	res, err := hc.Do(req)
 	if err != nil {

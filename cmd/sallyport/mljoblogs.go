@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/bucket/signed"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
 )
@@ -106,21 +105,14 @@ func (a *app) stream(ctx context.Context, id string) error {
 
 // keptLog reads a whole log from the workspace's store.
 func keptLog(ctx context.Context, ca string, f wire.LogFile) (string, error) {
-	hc := storeClient(ca)
+	hc := signed.Client(ca)
 	defer hc.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
+	body, err := signed.Get(ctx, hc, f.URL)
 	if err != nil {
-		return "", errors.New("the signed URL cannot be read")
+		return "", ofStore(err)
 	}
-	res, err := hc.Do(req)
-	if err != nil {
-		return "", unreachable(err)
-	}
-	defer res.Body.Close()
-	if err := storeSays(res); err != nil {
-		return "", err
-	}
-	text, err := io.ReadAll(res.Body)
+	defer body.Close()
+	text, err := io.ReadAll(body)
 	return strings.ToValidUTF8(string(text), "\uFFFD"), err
 }
 

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -17,10 +15,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/format/gitignore"
 
+	"github.com/sallyport/sallyport/bucket/signed"
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/mlext/wire"
 	"github.com/sallyport/sallyport/trust"
@@ -35,15 +33,6 @@ type signedFiles struct {
 	Files []wire.SignedFile
 	Next  string
 	Trust string
-}
-
-func storeClient(ca string) *http.Client {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		conf.RootCAs = x509.NewCertPool()
-		conf.RootCAs.AppendCertsFromPEM([]byte(ca)) // none: nobody is believed
-	}
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: time.Minute}}
 }
 
 // local is a file to upload.
@@ -172,7 +161,7 @@ func (a *app) upload(ctx context.Context, at, from string) (uri string, folder b
 
 // put uploads what the server asks for, and counts what it has uploaded.
 func (a *app) put(ctx context.Context, files []local, answer *signedFiles) (int, error) {
-	hc := storeClient(answer.Trust)
+	hc := signed.Client(answer.Trust)
 	defer hc.CloseIdleConnections()
 	for i, s := range answer.Files {
 		at := slices.IndexFunc(files, func(f local) bool { return f.Path == s.Path })
@@ -193,22 +182,18 @@ func putOne(ctx context.Context, hc *http.Client, from string, s wire.SignedFile
 		return err
 	}
 	defer in.Close()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.URL, io.LimitReader(in, s.Size))
-	if err != nil {
-		return errors.New("the signed URL cannot be read")
-	}
-	if req.ContentLength = s.Size; s.Size == 0 {
-		req.Body = http.NoBody
-	}
-	for name, value := range s.Header {
-		req.Header.Set(name, value)
-	}
-	res, err := hc.Do(req)
-	if err != nil {
+	return ofStore(signed.Put(ctx, hc, s.URL, s.Header, in, s.Size))
+}
+
+// ofStore gives what went wrong with the store its kind.
+func ofStore(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, signed.ErrUnreachable):
 		return unreachable(err)
 	}
-	defer res.Body.Close()
-	return storeSays(res)
+	return trust.Errorf(trust.Unavailable, "the workspace's store refuses: %v", err).Because(err)
 }
 
 // unreachable leaves the URL, which is a secret, out of an error.

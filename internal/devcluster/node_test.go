@@ -122,17 +122,13 @@ func powerLost(t *testing.T, c *devcluster.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(2 * time.Minute)
-	for {
+	eventually(t, 5*time.Minute, func() error {
 		out, err := c.Kubectl(ctx, "exec", "a", "--", "fetch", "http://"+service+"/again")
-		if err == nil && strings.Contains(out, "GET /again") {
-			break
+		if err == nil && !strings.Contains(out, "GET /again") {
+			err = fmt.Errorf("a pod of the node does not serve: %q", out)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("a pod of the node does not serve: %q, %v", out, err)
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
+		return err
+	})
 	if restarts, err := c.Kubectl(ctx, "get", "pod", "b", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"); err != nil || restarts == "0" {
 		t.Errorf("it was started %s times again, %v", restarts, err)
 	}
