@@ -29,27 +29,6 @@ const (
 	keyCheck     = time.Minute // how often the Authority looks
 )
 
-// KeyInfo is a signing key, without its private part.
-type KeyInfo struct {
-	KeyID, Algorithm                          string
-	Created, NotBefore, RetireAfter, GoneFrom time.Time
-	Revoked                                   bool
-}
-
-// Keys lists the signing keys, revoked ones included until they are forgotten.
-func (a *Authority) Keys(ctx context.Context) ([]KeyInfo, error) {
-	keys, err := store.SigningKeys(ctx, a.conf.Store)
-	if err != nil {
-		return nil, err
-	}
-	infos := make([]KeyInfo, 0, len(keys))
-	for i := range keys {
-		k := &keys[i]
-		infos = append(infos, KeyInfo{KeyID: k.KeyID, Algorithm: k.Algorithm, Created: k.Created, NotBefore: k.NotBefore, RetireAfter: k.RetireAfter, GoneFrom: k.GoneFrom, Revoked: k.Revoked})
-	}
-	return infos, nil
-}
-
 // rotate brings the signing keys into order: one that signs now, its successor
 // in time, none that nobody needs. Servers may do it at the same time: whoever
 // commits first wins, the others look again.

@@ -20,12 +20,12 @@ import (
 )
 
 // settle waits until the Directory knows the keys that the store holds.
-func (w *world) settle() []KeyInfo {
+func (w *world) settle() []store.SigningKey {
 	w.t.Helper()
-	var keys []KeyInfo
+	var keys []store.SigningKey
 	w.eventually("the directory knows the keys", func() bool {
 		var err error
-		if keys, err = w.Keys(w.t.Context()); err != nil {
+		if keys, err = store.SigningKeys(w.t.Context(), w.store); err != nil {
 			w.t.Fatal(err)
 		}
 		w.dir.mu.RLock()
